@@ -1,0 +1,80 @@
+"""Files appear whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from mae_lib.errors import MaeError
+from mae_lib.records.faults import tick
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it becomes `path`, else it is removed.
+
+    Raises: MaeError in one line when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tick()
+        yield temporary
+        tick()
+        _sync(temporary, os.O_RDWR)
+        os.replace(temporary, path)
+        tick()
+        _sync(path.parent, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    except OSError as error:
+        raise MaeError(
+            f"{error.filename or path}: cannot be written, got {error.strerror or error}; "
+            "free space or allow writing, then run the same command again",
+            exit_code=2 if isinstance(error, PermissionError | NotADirectoryError) else 1,
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> str:
+    """Write bytes; return their sha256."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_text(path: Path, text: str) -> str:
+    """Write UTF-8 text; return its sha256."""
+    return write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: object) -> str:
+    """Write JSON with sorted keys, refusing NaN; return its sha256."""
+    return write_text(path, json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> str:
+    """Write a frame without its index, floats with all their digits; return the sha256."""
+    buffer = io.StringIO()
+    frame.to_csv(buffer, index=False, lineterminator="\n")
+    return write_text(path, buffer.getvalue())
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file in blocks of a mebibyte."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,29 @@
+"""One process at a time on one thing: flock, which the kernel frees when its owner dies."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mae_lib.errors import BusyError
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file `path` (made if missing, left behind empty).
+
+    Raises: BusyError when `wait` is False and another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise BusyError(
+                f"{path}: held by another process; wait for it, or stop it"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

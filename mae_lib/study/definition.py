@@ -1,0 +1,177 @@
+"""A study and its cells as plain frozen dataclasses: what every layer below the edge receives.
+
+The YAML schema (`schema.py`, pydantic) checks a file and hands these over, so that a machine
+with torch alone can run cells.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """One part of the mixture: a WebDataset tar under MAE_DATA, or a procedural family."""
+
+    name: str
+    share: float
+    file: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Labelled images held out from pretraining: a training part for the probes and a test part.
+
+    With tars, `train` and `test` are file names; with procedural images, `train_images` and
+    `test_images` say how many are drawn.
+    """
+
+    name: str
+    train: str | None = None
+    test: str | None = None
+    train_sha256: str | None = None
+    test_sha256: str | None = None
+    train_images: int | None = None
+    test_images: int | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where images come from. `size` is the stored side in pixels, `seed` keys what is drawn."""
+
+    kind: str
+    total: int
+    size: int
+    seed: int
+    sources: tuple[Source, ...]
+    tasks: tuple[Task, ...]
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits over everything that decides the stored bytes."""
+        return digest_of(asdict(self))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a cell is trained. Sizes in images, `base_lr` per 256 images, `clip_grad` 0 = off."""
+
+    steps: int = 400
+    batch_size: int = 128
+    base_lr: float = 2.0e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 40
+    precision: str = "fp32"
+    crop_min: float = 0.2
+    flip: bool = True
+    norm_pix: bool = True
+    clip_grad: float = 0.0
+    keep_rule: str = "reference"
+    decoder_dim: int | None = None
+    decoder_depth: int | None = None
+    decoder_heads: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The probes: neighbours counted, ridge strengths tried on the training part, folds."""
+
+    neighbours: int = 20
+    temperature: float = 0.07
+    folds: int = 5
+    random_seeds: int = 3
+
+
+@dataclass(frozen=True)
+class LawChoice:
+    """What the law is fitted to: one task and protocol, and the laws side by side."""
+
+    task: str
+    protocol: str
+    laws: tuple[str, ...]
+    bootstrap: int = 2000
+
+
+@dataclass(frozen=True)
+class Target:
+    """A point that the law is asked about."""
+
+    name: str
+    images: float
+    params_encoder: float
+    resolution: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run. `seed` picks the nested subset, the initialisation, crops and masks."""
+
+    model: str
+    images: int
+    resolution: int
+    patch_size: int
+    mask_ratio: float
+    seed: int
+    recipe: Recipe
+    evaluation: Evaluation
+    data: Data
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits over everything that can change the result."""
+        return digest_of(asdict(self))
+
+    @property
+    def id(self) -> str:
+        """A readable, safe name: `vit_nano-p4-n1000-r32-m80-s0-1a2b3c`."""
+        mask = f"{self.mask_ratio * 100:g}".replace(".", "_")
+        return (
+            f"{self.model}-p{self.patch_size}-n{self.images}-r{self.resolution}"
+            f"-m{mask}-s{self.seed}-{self.digest[:6]}"
+        )
+
+    @property
+    def pixels(self) -> int:
+        """Side in pixels that the encoder gets: a resolution that the patch does not divide is
+        rounded down to whole patches (226 px at patch 16 is 224)."""
+        return self.resolution - self.resolution % self.patch_size
+
+    @property
+    def tokens(self) -> int:
+        """Patches an image, without the class token."""
+        return (self.resolution // self.patch_size) ** 2
+
+    @property
+    def images_seen(self) -> int:
+        """Images shown in training: steps x batch."""
+        return self.recipe.steps * self.recipe.batch_size
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of cells with the question it answers."""
+
+    name: str
+    question: str
+    data: Data
+    cells: tuple[Cell, ...]
+    law: LawChoice
+    targets: tuple[Target, ...] = field(default=())
+
+    def cell(self, cell_id: str) -> Cell:
+        """Look a cell up by its id; raises KeyError."""
+        return {cell.id: cell for cell in self.cells}[cell_id]
+
+
+def canonical_json(value: object) -> str:
+    """One spelling for equal values: sorted keys, no spaces, integral floats as floats."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(value: object) -> str:
+    """12 hex digits of sha256 over canonical JSON and the format version."""
+    text = canonical_json({"format": FORMAT, "value": value})
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

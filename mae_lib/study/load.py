@@ -1,0 +1,267 @@
+"""Read a study from YAML, or a cell from a notebook's namespace; one line for what is wrong."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mae_lib.errors import StudyError
+from mae_lib.study import definition, schema
+from mae_lib.study.models import model_shape
+from mae_lib.study.paths import root, safe_name
+from mae_lib.study.pins import pinned
+from mae_lib.study.suggest import nearest
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise StudyError(f"line {node.start_mark.line + 1}: {key}: given twice")
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def study_path(name_or_path: str | Path) -> Path:
+    """Find a study by its file, or by its name under `studies/`."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return path if path.is_absolute() or path.exists() else root() / path
+    return root() / "studies" / f"{safe_name(str(name_or_path), 'study')}.yaml"
+
+
+def load_study(name_or_path: str | Path) -> definition.Study:
+    """Read and check a study file.
+
+    Raises: StudyError in one line: file, field, problem, value.
+    """
+    path = study_path(name_or_path)
+    fields = _checked(schema.StudyFile, _read_yaml(path), str(path))
+    try:
+        return _study(fields)
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from None
+
+
+def _read_yaml(path: Path) -> dict:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        known = [file.stem for file in path.parent.glob("*.yaml")]
+        raise StudyError(f"{path}: no such study{nearest(path.stem, known)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: cannot be read, got {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise StudyError(
+            f"{path}:{line} is not YAML, got {getattr(error, 'problem', None) or error}"
+        ) from None
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: a study is a mapping of fields, got {type(content).__name__}")
+    return content
+
+
+def _study(fields: schema.StudyFile) -> definition.Study:
+    data = pinned(schema.plain_data(fields.data))
+    recipe = schema.plain(fields.recipe, definition.Recipe)
+    evaluation = schema.plain(fields.evaluation, definition.Evaluation)
+    grid = fields.grid
+    points = [(c.model, c.images, c.resolution, c.seed) for c in grid.cells] or list(
+        itertools.product(grid.models, grid.images, grid.resolutions, grid.seeds)
+    )
+    cells = tuple(
+        definition.Cell(
+            model=model,
+            images=images,
+            resolution=resolution,
+            patch_size=grid.patch_size or _patch_of(resolution, grid.patch_grid),
+            mask_ratio=grid.mask_ratio,
+            seed=seed,
+            recipe=recipe,
+            evaluation=evaluation,
+            data=data,
+        )
+        for model, images, resolution, seed in points
+    )
+    for cell in cells:
+        check_cell(cell)
+    if len({cell.id for cell in cells}) < len(cells):
+        raise StudyError("grid: the same cell is listed twice")
+    return definition.Study(
+        name=fields.name,
+        question=fields.question,
+        data=data,
+        cells=cells,
+        law=schema.plain(fields.law, definition.LawChoice),
+        targets=tuple(schema.plain(target, definition.Target) for target in fields.targets),
+    )
+
+
+def _patch_of(resolution: int, patch_grid: int) -> int:
+    if resolution % patch_grid:
+        raise StudyError(
+            f"grid.patch_grid: {patch_grid} does not divide the resolution {resolution}; "
+            "choose resolutions that are multiples of it, or give patch_size"
+        )
+    return resolution // patch_grid
+
+
+def check_cell(cell: definition.Cell) -> None:
+    """Refuse a cell that cannot be trained as asked.
+
+    Raises: StudyError.
+    """
+    model_shape(cell.model)
+    if cell.patch_size > cell.resolution:
+        raise StudyError(
+            f"resolution: must be at least the patch of {cell.patch_size} pixels, "
+            f"got {cell.resolution}"
+        )
+    if cell.images > cell.data.total:
+        raise StudyError(
+            f"images: the study's data holds {cell.data.total:,} images, got {cell.images:,}; "
+            "ask for fewer, or raise data.total in a copy of the study"
+        )
+    kept = int(cell.tokens * (1 - cell.mask_ratio))
+    if kept < 1 or kept >= cell.tokens:
+        raise StudyError(
+            f"mask_ratio: {cell.mask_ratio:g} of {cell.tokens} patches leaves {kept} visible; "
+            "at least 1 must be visible and 1 masked: change it, the resolution or the patch"
+        )
+
+
+def cell_from_namespace(namespace: Mapping[str, object]) -> tuple[definition.Cell, str]:
+    """Check a notebook's parameters, all of them, and return the cell and its run folder's name.
+
+    Takes the scalars of the namespace: `study` (defaults come from its first cell), `out`, the
+    fields of a cell, of the recipe and of the evaluation. `patch_size=None` follows the study.
+
+    Raises: StudyError for an unknown name (with the nearest known one), a wrong type or a value
+    out of range.
+    """
+    given = _scalars(namespace)
+    cell_names = set(schema.CellFields.model_fields)
+    recipe_names = set(schema.RecipeFields.model_fields)
+    known = cell_names | recipe_names | {"study", "out"}
+    _refuse_unknown(given, known)
+    for name in ("study", "out"):
+        safe_name(given.get(name), name)
+    study = load_study(given["study"])
+    fields = _checked(schema.CellFields, _only(given, cell_names), "parameters")
+    recipe = {f.name: getattr(study.cells[0].recipe, f.name) for f in _fields(definition.Recipe)}
+    recipe |= _only(given, recipe_names)
+    recipe = _checked(schema.RecipeFields, recipe, "parameters")
+    cell = definition.Cell(
+        model=fields.model,
+        images=fields.images,
+        resolution=fields.resolution,
+        patch_size=fields.patch_size or _study_patch(study, fields.resolution),
+        mask_ratio=fields.mask_ratio,
+        seed=fields.seed,
+        recipe=schema.plain(recipe, definition.Recipe),
+        evaluation=study.cells[0].evaluation,
+        data=study.data,
+    )
+    check_cell(cell)
+    return cell, given["out"]
+
+
+def study_from_namespace(namespace: Mapping[str, object]) -> tuple[definition.Study, str]:
+    """Check the parameters of a notebook about a whole study: `study` and `out` only."""
+    given = _scalars(namespace)
+    _refuse_unknown(given, {"study", "out"})
+    for name in ("study", "out"):
+        safe_name(given.get(name), name)
+    return load_study(given["study"]), given["out"]
+
+
+def _study_patch(study: definition.Study, resolution: int) -> int:
+    for cell in study.cells:
+        if cell.resolution == resolution:
+            return cell.patch_size
+    first = study.cells[0]
+    tied = len({cell.patch_size for cell in study.cells}) > 1
+    side = first.resolution // first.patch_size
+    if not tied:
+        return first.patch_size
+    if resolution < side or resolution % side:
+        raise StudyError(
+            f"resolution: the study splits every image into {side} x {side} patches, which "
+            f"{resolution} pixels do not allow; give patch_size, or a multiple of {side}"
+        )
+    return resolution // side
+
+
+def _scalars(namespace: Mapping[str, object]) -> dict[str, object]:
+    return {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_")
+        and name not in _SHELL_NAMES
+        and (value is None or isinstance(value, bool | int | float | str | list | dict | tuple))
+    }
+
+
+# What IPython itself puts into a notebook's namespace.
+_SHELL_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+
+
+def _refuse_unknown(given: Mapping[str, object], known: set[str]) -> None:
+    if unknown := sorted(set(given) - known):
+        more = f" (+{len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise StudyError(
+            f"parameters: {unknown[0]}: unknown name, got {given[unknown[0]]!r}"
+            f"{nearest(unknown[0], known)}{more}"
+        )
+
+
+def _only(given: Mapping[str, object], names: set[str]) -> dict[str, object]:
+    return {name: value for name, value in given.items() if name in names}
+
+
+def _fields(kind: type) -> tuple[dataclasses.Field, ...]:
+    return dataclasses.fields(kind)
+
+
+def _checked(model: type[BaseModel], values: dict, where: str):
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first, *rest = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        field = ".".join(str(part) for part in first["loc"]) or "study"
+        problem = first["msg"].removeprefix("Value error, ")
+        got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        if first["type"] == "extra_forbidden":
+            problem = "unknown field"
+            got += nearest(str(first["loc"][-1]), _siblings(model, first["loc"]))
+        more = f" (+{len(rest)} more)" if rest else ""
+        raise StudyError(f"{where}: {field}: {problem}{got}{more}") from None
+
+
+def _siblings(model: type[BaseModel], location: tuple) -> list[str]:
+    """The known fields where an unknown one was found."""
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        kinds = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_model(a)]
+        if not kinds:
+            break
+        model = kinds[0]
+    return list(model.model_fields)
+
+
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

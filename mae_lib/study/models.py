@@ -1,0 +1,52 @@
+"""The encoders of the grid by name, each with its default decoder. Shapes only: no torch."""
+
+from dataclasses import dataclass
+
+from mae_lib.errors import StudyError
+from mae_lib.study.suggest import nearest
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Width, depth and heads of an encoder and of its default decoder; MLPs are 4 wide.
+
+    `stem` is None for a plain patch embedding, else the timm model whose stem (and block shape)
+    it takes. The default decoder is about half the encoder's width: the 512 x 8 of the MAE paper
+    would be 96 % of the work of a tiny encoder.
+    """
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    decoder_dim: int
+    decoder_depth: int
+    decoder_heads: int
+    stem: str | None = None
+
+
+MODELS: dict[str, ModelShape] = {
+    "vit_pico": ModelShape(64, 2, 2, 64, 1, 2),
+    "vit_nano": ModelShape(96, 4, 3, 64, 1, 2),
+    "vit_micro": ModelShape(128, 4, 4, 96, 2, 3),
+    "vit_tiny_d6": ModelShape(192, 6, 3, 128, 2, 4),
+    "vit_tiny": ModelShape(192, 12, 3, 128, 2, 4),
+    "vit_small": ModelShape(384, 12, 6, 192, 4, 6),
+    "vit_base": ModelShape(768, 12, 12, 512, 8, 16),
+    "vit_large": ModelShape(1024, 24, 16, 512, 8, 16),
+    "vit_huge": ModelShape(1280, 32, 16, 512, 8, 16),
+    # The paper names "ViT-Hybrid" and no shape: the ResNet-50 stem on a base encoder is the one
+    # of the ViT paper (Dosovitskiy et al. 2021, table 2, R50+ViT-B/16).
+    "vit_hybrid": ModelShape(768, 12, 12, 512, 8, 16, stem="vit_base_r50_s16_224"),
+    # The paper names 522 billion parameters and no shape: this one has 523.1 billion.
+    "vit_522b": ModelShape(18432, 128, 144, 512, 8, 16),
+}
+
+
+def model_shape(name: str) -> ModelShape:
+    """Look a model up by name.
+
+    Raises: StudyError naming the nearest known model.
+    """
+    if name not in MODELS:
+        raise StudyError(f"model: unknown name, got {name!r}{nearest(name, MODELS)}")
+    return MODELS[name]
