@@ -57,7 +57,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a cell is trained. Sizes in images, `base_lr` per 256 images, `clip_grad` 0 = off."""
+    """How a cell is trained. Sizes in images, `base_lr` per 256 images, `clip_grad` 0 = off.
+
+    `max_flops` bounds the training of one cell: a cell that would cost more is trained for fewer
+    steps, and its record says so (`mae_lib.training.recipe.planned_steps`).
+    """
 
     steps: int = 400
     batch_size: int = 128
@@ -70,6 +74,7 @@ class Recipe:
     norm_pix: bool = True
     clip_grad: float = 0.0
     keep_rule: str = "reference"
+    max_flops: float = 2.0e13
     decoder_dim: int | None = None
     decoder_depth: int | None = None
     decoder_heads: int | None = None
@@ -143,11 +148,6 @@ class Cell:
     def tokens(self) -> int:
         """Patches an image, without the class token."""
         return (self.resolution // self.patch_size) ** 2
-
-    @property
-    def images_seen(self) -> int:
-        """Images shown in training: steps x batch."""
-        return self.recipe.steps * self.recipe.batch_size
 
 
 @dataclass(frozen=True)

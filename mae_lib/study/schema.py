@@ -46,14 +46,13 @@ class RecipeFields(_Strict):
     norm_pix: bool = True
     clip_grad: float = Field(0.0, ge=0)
     keep_rule: Literal["reference", "exact"] = "reference"
+    max_flops: float = Field(2.0e13, gt=0)
     decoder_dim: int | None = Field(None, ge=4, multiple_of=4)
     decoder_depth: int | None = Field(None, ge=1)
     decoder_heads: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _fits_together(self):
-        if self.warmup_steps > self.steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} is more than steps {self.steps}")
         if self.decoder_dim and self.decoder_heads and self.decoder_dim % self.decoder_heads:
             raise ValueError("decoder_heads must divide decoder_dim")
         return self

@@ -1,0 +1,5 @@
+"""`python -m mae_lib` is `mae`."""
+
+from mae_lib.cli.main import main
+
+main()

@@ -1,0 +1,40 @@
+"""`mae`, and `python -m mae_lib`: the command line. Heavy imports wait until a command needs them."""
+
+import sys
+
+import typer
+
+from mae_lib.errors import MaeError
+
+app = typer.Typer(
+    name="mae",
+    help="Pretrain masked auto-encoders over a grid, fit scaling laws, and see how far they reach.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _register() -> None:
+    from mae_lib.cli import bench, data, law, study
+
+    for module in (study, data, law, bench):
+        module.register(app)
+
+
+def main() -> None:
+    """Run a command; an error of ours is one line on stderr and its exit code."""
+    _register()
+    try:
+        app()
+    except MaeError as error:
+        print(f"mae: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("mae: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(143)
+    except MemoryError:
+        print("mae: out of memory; free some, or run fewer cells at once", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)

@@ -1,0 +1,48 @@
+"""Copy the small evidence of a finished study to results/, with provenance; never an image."""
+
+import json
+from pathlib import Path
+
+from mae_lib.errors import RecordError
+from mae_lib.records.atomic import write_bytes, write_text
+from mae_lib.records.provenance import commit, processor, versions
+from mae_lib.records.sealed import read_sealed, write_sealed
+from mae_lib.records.sidecar import check_sidecar, read_table, seal_path
+from mae_lib.study.definition import Study
+from mae_lib.study.paths import RunPaths, root
+
+
+def publish_results(study: Study, study_file: Path, paths: RunPaths) -> Path:
+    """Write results/<study>/ and return it.
+
+    Raises: RecordError when the study is not finished, or a file of it is damaged.
+    """
+    runs = read_table(paths.runs_csv)
+    if holes := sorted(set(runs.loc[runs.status == "missing", "cell"])):
+        raise RecordError(f"{study.name}: {len(holes)} cells are missing, {holes[0]} first")
+    folder = root() / "results" / study.name
+    for path in (paths.runs_csv, paths.fit_json, paths.predictions_csv):
+        check_sidecar(path)
+        for file in (path, seal_path(path)):
+            write_bytes(folder / file.name, file.read_bytes())
+    manifest = read_sealed(paths.store(study.data.digest) / "manifest.json")
+    write_sealed(folder / "manifest.json", {k: v for k, v in manifest.items() if k != "format"})
+    for cell in study.cells:
+        curve = paths.cell(cell.id) / "metrics.jsonl"
+        write_bytes(folder / "metrics" / f"{cell.id}.jsonl", curve.read_bytes())
+    records = {c.id: read_sealed(paths.cell(c.id) / "record.json") for c in study.cells}
+    first = next(iter(records.values()))
+    provenance = {
+        "study": study.name,
+        "study_file": study_file.name,
+        "data_digest": study.data.digest,
+        "cells": {name: record["digest"] for name, record in records.items()},
+        "commit": sorted({row["commit"] for r in records.values() for row in r["rows"]}),
+        "processor": processor(),
+        "device": first["environment"]["device"],
+        "threads": first["environment"]["threads"],
+        "versions": versions(),
+        "published_from": commit(),
+    }
+    write_text(folder / "provenance.json", json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+    return folder

@@ -1,0 +1,1 @@
+"""From a cell to trained weights, resumable bit for bit."""

@@ -1,0 +1,73 @@
+"""Which images a step sees, how they are cropped and masked: a function of the step alone.
+
+No state is carried from step to step, so a run that was cut goes on with the very batches of an
+undisturbed one, however it is split.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mae_lib.images.store import Store
+from mae_lib.kernels.crop import crop_resize, draw_boxes, normalise
+from mae_lib.kernels.philox import Purpose, random_order
+from mae_lib.model.masking import patch_order
+from mae_lib.study.definition import Cell
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Normalised pixels `[B, H, W, 3]` and the patch order `[B, L]`, visible patches first."""
+
+    pixels: Tensor
+    order: Tensor
+
+
+class Sampler:
+    """The sequence of items and epochs over a subset, in batches that may cross epochs."""
+
+    def __init__(self, subset: np.ndarray, batch_size: int, seed: int):
+        self.subset, self.batch_size, self.seed = subset, batch_size, seed
+        self._orders: dict[int, np.ndarray] = {}
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return store indices and epochs of one step: int64 `[B]` each."""
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, within = np.divmod(positions, len(self.subset))
+        items = np.empty(self.batch_size, np.int64)
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            items[chosen] = self.subset[self._order(int(epoch))[within[chosen]]]
+        self._orders = {e: o for e, o in self._orders.items() if e >= epochs[-1]}
+        return items, epochs
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            items = np.arange(len(self.subset), dtype=np.uint64)
+            self._orders[epoch] = random_order(self.seed, Purpose.ORDER, items, epoch)
+        return self._orders[epoch]
+
+
+def batches(
+    cell: Cell, store: Store, *, start: int, stop: int, device: torch.device, dtype: torch.dtype
+) -> Iterator[Batch]:
+    """Yield the batches of steps `start` to `stop`: crops, flips and masks drawn by counter."""
+    sampler = Sampler(store.subset(cell.images, cell.seed), cell.recipe.batch_size, cell.seed)
+    size = store.images.shape[1]
+    for step in range(start, stop):
+        items, epochs = sampler.batch(step)
+        boxes, flips = draw_boxes(
+            cell.seed,
+            items,
+            epochs,
+            size=size,
+            crop_min=cell.recipe.crop_min,
+            flip=cell.recipe.flip,
+        )
+        order = patch_order(cell.seed, items, epochs, cell.tokens)
+        images = torch.from_numpy(store.images[items]).to(device)
+        pixels = crop_resize(images, boxes.to(device), flips.to(device), cell.pixels)
+        yield Batch(normalise(pixels).to(dtype), order.to(device))

@@ -1,0 +1,44 @@
+"""The loss curve of a cell as JSON lines: one header, then one line every few steps."""
+
+import json
+import os
+from pathlib import Path
+
+from mae_lib.records.faults import tick
+
+KEYS = ("step", "images_seen", "loss", "lr", "grad_norm", "images_per_s")
+
+
+class MetricsFile:
+    """Appends to `metrics.jsonl`, after cutting it back to the step that a run resumes from."""
+
+    def __init__(self, path: Path, *, header: dict, from_step: int):
+        self.path = path
+        kept = [row for row in read_metrics(path) if row["step"] <= from_step]
+        lines = [json.dumps({"header": header}, sort_keys=True)]
+        lines += [json.dumps(row) for row in kept]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+
+    def append(self, **row) -> None:
+        """Write one line; a cut line at the end of the file is dropped at the next resume."""
+        tick()
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({key: row[key] for key in KEYS}) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """Read the rows of a loss curve, without its header and without a cut last line."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    return rows

@@ -1,0 +1,30 @@
+"""Fixtures shared by all tests. Real photographs and public tables are found by MAE_DATA and
+MAE_GRIDS; without them, the tests that need them say so and are skipped."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def photographs() -> Path:
+    """Return the folder of real photographs."""
+    if not (folder := os.environ.get("MAE_DATA")):
+        pytest.skip("MAE_DATA is not set: no real photographs here")
+    return Path(folder)
+
+
+@pytest.fixture
+def grids() -> Path:
+    """Return the folder of public tables of runs."""
+    if not (folder := os.environ.get("MAE_GRIDS")):
+        pytest.skip("MAE_GRIDS is not set: no public tables of runs here")
+    return Path(folder)
+
+
+@pytest.fixture
+def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let runs go to a temporary folder."""
+    monkeypatch.setenv("MAE_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
