@@ -1,0 +1,69 @@
+"""Which of two equal ways to take on this processor, by a fixed rule: equal machines, equal bits.
+
+The rule follows measurements (benchmarks/README.md): oneDNN beats MKL on AMD only; two batched
+products beat the fused attention in bf16 on a CPU, and lose to it in fp32. A cell records the
+choice and takes it back on resume. `MAE_KERNELS=reference` forces the definitions.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import torch
+
+from mae_lib.errors import KernelError
+from mae_lib.kernels.attention import attention_fused, attention_products
+from mae_lib.kernels.linear import linear, linear_onednn
+from mae_lib.records.provenance import processor
+
+LINEAR: dict[str, Callable] = {"torch": linear, "onednn": linear_onednn}
+ATTENTION: dict[str, Callable] = {"products": attention_products, "fused": attention_fused}
+TABLES = {"linear": LINEAR, "attention_fp32": ATTENTION, "attention_bf16": ATTENTION}
+REFERENCE = {"linear": "torch", "attention_fp32": "products", "attention_bf16": "products"}
+
+_current: dict[str, str] = dict(REFERENCE)
+
+
+def best() -> dict[str, str]:
+    """Return the choice for this machine.
+
+    Raises: KernelError when MAE_KERNELS holds an unknown word.
+    """
+    wish = os.environ.get("MAE_KERNELS", "")
+    if wish == "reference":
+        return dict(REFERENCE)
+    if wish not in ("", "triton"):
+        raise KernelError(f"MAE_KERNELS: reference or triton, got {wish!r}", exit_code=2)
+    if torch.cuda.is_available() and os.environ.get("MAE_DEVICE") != "cpu":
+        return {"linear": "torch", "attention_fp32": "fused", "attention_bf16": "fused"}
+    return {
+        "linear": "onednn" if "AMD" in processor() else "torch",
+        "attention_fp32": "fused",
+        "attention_bf16": "products",
+    }
+
+
+@contextlib.contextmanager
+def using(choice: dict[str, str]) -> Iterator[None]:
+    """Take `choice` inside the block."""
+    for name, ways in TABLES.items():
+        if choice.get(name) not in ways:
+            raise KernelError(f"kernels: {name}: one of {sorted(ways)}, got {choice.get(name)!r}")
+    before = dict(_current)
+    _current.update(choice)
+    try:
+        yield
+    finally:
+        _current.update(before)
+
+
+def linear_now() -> Callable:
+    """Return the matrix product in force."""
+    return LINEAR[_current["linear"]]
+
+
+def attention_now(dtype: torch.dtype) -> Callable:
+    """Return the attention in force for a dtype; float64 always takes the definition."""
+    if dtype == torch.float64:
+        return attention_products
+    return ATTENTION[_current["attention_bf16" if dtype == torch.bfloat16 else "attention_fp32"]]

@@ -1,0 +1,1 @@
+"""The masked auto-encoder on timm's encoders."""

@@ -1,0 +1,175 @@
+"""The masked auto-encoder: exact, and nothing computed that the loss does not read.
+
+Against the textbook form (reference.py) four things are rearranged, none of them approximated:
+only visible patches are embedded; the decoder works on tokens in shuffled order with gathered
+positions, since attention does not see order; its last block computes masked tokens only; head
+and loss see masked tokens only.
+Source: He et al. 2022 (arXiv 2111.06377); the algebra is proved in tests/model/test_mae.py.
+"""
+
+import functools
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from mae_lib.errors import KernelError
+from mae_lib.kernels.choose import linear_now
+from mae_lib.kernels.patches import gather_patches, patchify, unpatchify
+from mae_lib.model.block import run_block
+from mae_lib.model.encoders import NORM_EPS, build_encoder
+from mae_lib.model.positions import sincos_positions
+from mae_lib.study.models import ModelShape
+
+from timm.models.vision_transformer import Block  # isort: skip - after the encoders' shim
+
+CHANNELS = 3
+TARGET_EPS = 1e-6
+
+
+class MaskedAutoencoder(torch.nn.Module):
+    """A timm encoder and a light decoder that predicts the pixels of masked patches."""
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        *,
+        pixels: int,
+        patch_size: int,
+        keep: int,
+        norm_pix: bool = True,
+        decoder_dim: int | None = None,
+        decoder_depth: int | None = None,
+        decoder_heads: int | None = None,
+    ):
+        super().__init__()
+        if shape.stem is not None:
+            raise KernelError(
+                f"model: a hybrid stem ({shape.stem}) cannot be trained yet: its convolutions "
+                "would see masked pixels; choose a plain vit_* model",
+                exit_code=2,
+            )
+        self.patch_size, self.keep, self.norm_pix = patch_size, keep, norm_pix
+        self.side = pixels // patch_size
+        self.tokens = self.side**2
+        dim = decoder_dim or shape.decoder_dim
+        values = patch_size**2 * CHANNELS
+        norm_layer = functools.partial(torch.nn.LayerNorm, eps=NORM_EPS)
+        self.encoder = build_encoder(shape, pixels=pixels, patch_size=patch_size)
+        self.decoder_embed = torch.nn.Linear(shape.embed_dim, dim)
+        self.mask_token = torch.nn.Parameter(torch.zeros(1, 1, dim))
+        self.decoder_blocks = torch.nn.ModuleList(
+            Block(
+                dim, decoder_heads or shape.decoder_heads, qkv_bias=True, norm_layer=norm_layer
+            )
+            for _ in range(decoder_depth or shape.decoder_depth)
+        )
+        self.decoder_norm = norm_layer(dim)
+        self.decoder_pred = torch.nn.Linear(dim, values)
+        positions = sincos_positions(dim, self.side, self.side).float()
+        self.register_buffer("decoder_pos_embed", positions, persistent=False)
+        self.compute_dtype: torch.dtype | None = None
+
+    def initialise(self, seed: int) -> "MaskedAutoencoder":
+        """Draw every weight from `seed` alone: Xavier for matrices, 0.02 normal for tokens."""
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.xavier_uniform_(module.weight, generator=generator)
+                torch.nn.init.zeros_(module.bias)
+        embed = self.encoder.patch_embed.proj
+        flat = embed.weight.data.view(embed.weight.shape[0], -1)
+        torch.nn.init.xavier_uniform_(flat, generator=generator)
+        torch.nn.init.zeros_(embed.bias)
+        for token in (self.encoder.cls_token, self.mask_token):
+            torch.nn.init.normal_(token, std=0.02, generator=generator)
+        return self
+
+    def forward(
+        self, images: Float[Tensor, "B height width 3"], order: Int[Tensor, "B L"]
+    ) -> Float[Tensor, ""]:
+        """Return the mean squared error on the masked patches of normalised images.
+
+        `order` lists each image's patches; the first `keep` are visible.
+        """
+        patches = gather_patches(images, order, self.patch_size)
+        predicted = self._predict(patches[:, : self.keep], order)
+        target = self.targets(patches[:, self.keep :])
+        return functional.mse_loss(predicted.to(target.dtype), target)
+
+    def targets(self, patches: Float[Tensor, "B M ppC"]) -> Float[Tensor, "B M ppC"]:
+        """Return what is predicted: pixels, or pixels scaled by each patch's mean and SD."""
+        if not self.norm_pix:
+            return patches
+        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+        return (patches - mean) * torch.rsqrt(variance + TARGET_EPS)
+
+    def encode(self, images: Float[Tensor, "B height width 3"]) -> Float[Tensor, "B tokens D"]:
+        """Return the normed class and patch tokens of whole images."""
+        patches = patchify(images, self.patch_size)
+        batch = images.shape[0]
+        order = torch.arange(self.tokens, device=images.device).expand(batch, -1)
+        tokens = self._encode(patches, order)
+        return tokens.view(batch, self.tokens + 1, -1)
+
+    def reconstruct(
+        self, images: Float[Tensor, "B height width 3"], order: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B height width 3"]:
+        """Return normalised images with their masked patches predicted, visible ones pasted.
+
+        With normalised targets the prediction is scaled back by the true patch's mean and SD.
+        """
+        patches = gather_patches(images, order, self.patch_size)
+        masked = patches[:, self.keep :]
+        predicted = self._predict(patches[:, : self.keep], order).to(patches.dtype)
+        if self.norm_pix:
+            variance, mean = torch.var_mean(masked, dim=-1, keepdim=True)
+            predicted = predicted * torch.sqrt(variance + TARGET_EPS) + mean
+        filled = torch.cat([patches[:, : self.keep], predicted], dim=1)
+        index = order[..., None].expand_as(filled)
+        return unpatchify(torch.zeros_like(filled).scatter_(1, index, filled), self.patch_size,
+                          self.side)
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor if self.compute_dtype is None else tensor.to(self.compute_dtype)
+
+    def _encode(self, patches: Tensor, order: Tensor) -> Tensor:
+        """Embed and encode the given patches: rows of [class token, patches] an image."""
+        batch, count, values = patches.shape
+        encoder, linear = self.encoder, linear_now()
+        weight = encoder.patch_embed.proj.weight.permute(0, 2, 3, 1).reshape(-1, values)
+        rows = self._cast(patches).reshape(batch * count, values)
+        embedded = linear(rows, self._cast(weight), self._cast(encoder.patch_embed.proj.bias))
+        positions = self._cast(encoder.pos_embed[0])
+        x = embedded.view(batch, count, -1) + positions[order[:, :count] + 1]
+        first = self._cast(encoder.cls_token[0]) + positions[:1]
+        x = torch.cat([first.expand(batch, 1, -1), x], dim=1).reshape(batch * (count + 1), -1)
+        for block in encoder.blocks:
+            x = run_block(block, x, batch=batch, cast=self._cast)
+        norm = encoder.norm
+        return functional.layer_norm(
+            x, norm.normalized_shape, self._cast(norm.weight), self._cast(norm.bias), norm.eps
+        )
+
+    def _predict(self, visible: Tensor, order: Tensor) -> Tensor:
+        """Decode: from the visible patches to the values of the masked ones `[B, M, ppC]`."""
+        batch, masked, linear = len(order), self.tokens - self.keep, linear_now()
+        encoded = self._encode(visible, order)
+        embed = self.decoder_embed
+        known = linear(encoded, self._cast(embed.weight), self._cast(embed.bias))
+        known = known.view(batch, self.keep + 1, -1)
+        dim = known.shape[-1]
+        unknown = self._cast(self.mask_token).expand(batch, masked, dim)
+        place = torch.cat([torch.zeros_like(order[:, :1]), order + 1], dim=1)
+        x = torch.cat([known, unknown], dim=1) + self._cast(self.decoder_pos_embed)[place]
+        x = x.reshape(-1, dim)
+        for block in self.decoder_blocks[:-1]:
+            x = run_block(block, x, batch=batch, cast=self._cast)
+        x = run_block(self.decoder_blocks[-1], x, batch=batch, cast=self._cast, queries=masked)
+        norm, head = self.decoder_norm, self.decoder_pred
+        x = functional.layer_norm(
+            x, norm.normalized_shape, self._cast(norm.weight), self._cast(norm.bias), norm.eps
+        )
+        values = linear(x, self._cast(head.weight), self._cast(head.bias))
+        return values.view(batch, masked, -1)
