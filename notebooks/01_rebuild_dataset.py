@@ -28,7 +28,7 @@ from mae_lib.charts.frames import table
 from mae_lib.charts.mixture import data_mixture
 from mae_lib.charts.pictures import picture
 from mae_lib.charts.renderer import show
-from mae_lib.images.card import describe, montage, png_bytes, resolutions
+from mae_lib.images.card import describe, montage, png_bytes, resolutions, tasks_frame
 from mae_lib.images.store import build_store
 from mae_lib.study.load import study_from_namespace
 from mae_lib.study.paths import RunPaths, data_root
@@ -71,7 +71,7 @@ table(resolutions(store, sorted({cell.resolution for cell in plan.cells})))
 # ## What is held out for evaluation
 
 # %%
-table(store.tasks_frame())
+table(tasks_frame(store))
 
 # %% [markdown]
 # ## Proof

@@ -66,10 +66,11 @@ def crop_resize(
     down = _weights(boxes[:, 0], boxes[:, 2], size, out)
     across = _weights(boxes[:, 1], boxes[:, 3], size, out)
     across = torch.where(flips[:, None, None], across.flip(1), across)
-    rows = torch.bmm(down, images.view(batch, size, size * 3).float())
-    rows = rows.view(batch, out, size, 3).transpose(1, 2).reshape(batch, size, out * 3)
-    square = torch.bmm(across, rows).view(batch, out, out, 3).transpose(1, 2)
-    return square.clamp(0, 255).contiguous()
+    columns = images.transpose(1, 2).reshape(batch, size, size * 3).float()
+    # Pillow rounds and clips between its passes; only the clipping can be seen.
+    columns = torch.bmm(across, columns).clamp(0, 255).view(batch, out, size, 3)
+    rows = columns.transpose(1, 2).reshape(batch, size, out * 3)
+    return torch.bmm(down, rows).clamp(0, 255).view(batch, out, out, 3)
 
 
 def normalise(images: Float[Tensor, "*B height width 3"]) -> Float[Tensor, "*B height width 3"]:

@@ -1,6 +1,7 @@
 """Files appear whole or not at all: temporary name, fsync, rename, fsync of the folder."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -12,6 +13,8 @@ import pandas as pd
 
 from mae_lib.errors import MaeError
 from mae_lib.records.faults import tick
+
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 @contextlib.contextmanager
@@ -35,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise MaeError(
             f"{error.filename or path}: cannot be written, got {error.strerror or error}; "
             "free space or allow writing, then run the same command again",
-            exit_code=2 if isinstance(error, PermissionError | NotADirectoryError) else 1,
+            exit_code=2 if error.errno in _NOT_WRITABLE else 1,
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -1,0 +1,1 @@
+"""What the frozen features know: k-NN, linear probe, and both baselines."""

@@ -1,0 +1,1 @@
+"""From executed notebooks and prose pages to the book. Never imports torch."""

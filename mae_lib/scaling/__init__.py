@@ -1,0 +1,1 @@
+"""Laws, their fits, their intervals, and their predictions. Never imports torch."""
