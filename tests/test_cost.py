@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import mae_lib.model.torchvision_on_cpu
 from mae_lib.cost import CHANNELS, cost_of, count
 from mae_lib.images.public_sizes import feasibility, feasible_totals
 from mae_lib.model.mae import MaskedAutoencoder

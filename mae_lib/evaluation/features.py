@@ -53,7 +53,7 @@ def raw_pixels(images: UInt8[np.ndarray, "n S S 3"], *, pixels: int) -> np.ndarr
 
 def resized(images: UInt8[np.ndarray, "n S S 3"], side: int) -> Float[Tensor, "n side side 3"]:
     """Resize whole images, antialiased, to grey levels in float32."""
-    batch = torch.from_numpy(np.ascontiguousarray(images))
+    batch = torch.from_numpy(np.array(images))
     return crop_resize(batch, *whole_boxes(len(batch), batch.shape[1]), side)
 
 

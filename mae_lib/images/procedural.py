@@ -135,12 +135,12 @@ def _objects(scene: _Scene) -> np.ndarray:
     pair = scene.choose(len(ARRANGEMENTS))
     scene.backdrop()
     first, second = scene.colour(0.0, 1.0), scene.colour(0.0, 1.0)
-    phase, radius = scene.draw(0, PERIOD), scene.draw(0.2, 0.32)
+    phase, radius = scene.draw(0, PERIOD), scene.draw(0.34, 0.46)
     is_pair = (pair == 1)[:, None, None]
     # Both arrangements cover about the same area: a pair is smaller by the root of one half.
     radius = np.where(is_pair, radius * np.float32(0.71), radius)
-    centre_x, centre_y = scene.draw(0.34, 0.66), scene.draw(0.34, 0.66)
-    apart = radius * scene.draw(1.05, 1.3)
+    centre_x, centre_y = scene.draw(0.42, 0.58), scene.draw(0.42, 0.58)
+    apart = radius * scene.draw(0.8, 1.0)
     level = scene.draw() < 0.5
     marked = _texture(texture, scene.x, scene.y, phase)
     for side in (-1, 1):

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import Block
 from torch import Tensor
 from torch.nn import functional
 
 from mae_lib.kernels.choose import attention_now, linear_now
+from mae_lib.model.timm_modules import Block
 
 Cast = Callable[[Tensor], Tensor]
 

@@ -2,12 +2,10 @@
 
 import functools
 
-import mae_lib.model.torchvision_on_cpu  # noqa: F401 - must come before timm
-
 import torch
-from timm.models.vision_transformer import VisionTransformer
 
 from mae_lib.model.positions import sincos_positions
+from mae_lib.model.timm_modules import VisionTransformer
 from mae_lib.study.models import ModelShape
 
 # The original's value. timm's default is the same; Hugging Face's default is 1e-12.

@@ -20,9 +20,8 @@ from mae_lib.kernels.patches import gather_patches, patchify, unpatchify
 from mae_lib.model.block import run_block
 from mae_lib.model.encoders import NORM_EPS, build_encoder
 from mae_lib.model.positions import sincos_positions
+from mae_lib.model.timm_modules import Block
 from mae_lib.study.models import ModelShape
-
-from timm.models.vision_transformer import Block  # isort: skip - after the encoders' shim
 
 CHANNELS = 3
 TARGET_EPS = 1e-6

@@ -1,4 +1,4 @@
-"""Let torchvision's CUDA-built wheel import on a CPU-only torch; imported before timm, always.
+"""Let torchvision's CUDA-built wheel import on a CPU-only torch.
 
 The wheel's C++ extension needs CUDA libraries. Without them, importing torchvision stops at two
 operators that nobody declared (pytorch/vision#9085); declaring them is enough for all that timm
@@ -31,6 +31,3 @@ def declare_missing_operators() -> bool:
     for operator in ("nms", "qnms"):
         _library.define(operator + _SIGNATURE)
     return True
-
-
-declare_missing_operators()
