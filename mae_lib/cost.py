@@ -33,7 +33,11 @@ class Cost:
     activation_bytes_per_image: int
 
     def gpu_hours(
-        self, images_seen: float | int, *, peak: float = PEAK_FLOPS, utilisation: float = UTILISATION
+        self,
+        images_seen: float | int,
+        *,
+        peak: float = PEAK_FLOPS,
+        utilisation: float = UTILISATION,
     ) -> float:
         """Return hours on one accelerator for training on `images_seen` images."""
         return self.flops_per_image * images_seen / (peak * utilisation) / 3600
@@ -49,8 +53,9 @@ def cost_of(cell: Cell) -> Cost:
         recipe.decoder_dim or shape.decoder_dim,
         recipe.decoder_depth or shape.decoder_depth,
     )
-    return count(shape, tokens=tokens, kept=kept, values=values, decoder=decoder,
-                 pixels=cell.pixels)
+    return count(
+        shape, tokens=tokens, kept=kept, values=values, decoder=decoder, pixels=cell.pixels
+    )
 
 
 def count(

@@ -51,7 +51,7 @@ class KernelError(MaeError):
     """An operation called with shapes, dtypes or a device that it does not take."""
 
 
-class Interrupted(MaeError):  # noqa: N818 - not a fault: work is saved and goes on later
+class Interrupted(MaeError):
     """A signal stopped the work after it was saved."""
 
     exit_code = INTERRUPTED

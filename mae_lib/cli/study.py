@@ -51,7 +51,7 @@ def run(
             _keep_copy(path, paths)
             stale = drop_stale(loaded, paths)
             wanted = {f"{s}/{name}" for name in chosen for s in ("pretrain", "evaluate")}
-            if stale and (not chosen or wanted & set(stale)) or not (
+            if (stale and (not chosen or wanted & set(stale))) or not (
                 chosen or book_is_current(loaded, paths)
             ):
                 if not chosen:
@@ -75,8 +75,8 @@ def status(study: StudyArgument = "pocket", out: OutOption = None) -> None:
 
 def verify(study: StudyArgument = "pocket", out: OutOption = None) -> None:
     """Compare every finished artefact of a study with its hash and name what is damaged."""
-    from mae_lib.errors import RecordError
     from mae_lib.cli.verification import problems_of
+    from mae_lib.errors import RecordError
     from mae_lib.study.paths import RunPaths
 
     loaded, _ = _load(study)
@@ -168,8 +168,9 @@ def _require_cell(study, name: str) -> None:
 
     known = [cell.id for cell in study.cells]
     if name not in known:
-        raise StudyError(f"--cells: {study.name} has no such cell, got {name!r}"
-                         f"{nearest(name, known)}")
+        raise StudyError(
+            f"--cells: {study.name} has no such cell, got {name!r}{nearest(name, known)}"
+        )
 
 
 def _require_images(study) -> None:

@@ -69,5 +69,3 @@ def print_status(study: Study, paths: RunPaths) -> None:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
-
-

@@ -4,15 +4,15 @@ They depend on encoder shape, resolution and task alone, so the cells of a study
 first to ask computes them, the others wait and read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from mae_lib.errors import RecordError
 from mae_lib.evaluation.evaluate import score, score_columns
-from mae_lib.evaluation.features import Features, extract, raw_pixels
+from mae_lib.evaluation.features import PIXEL_SIDE, Features, extract, raw_pixels
 from mae_lib.images.store import TaskImages
-from mae_lib.model.mae import MaskedAutoencoder
+from mae_lib.model.mae import MaskedAutoencoder, compute_dtype
 from mae_lib.model.masking import keep_count
 from mae_lib.records.locks import locked
 from mae_lib.records.quarantine import quarantine
@@ -28,57 +28,69 @@ def ensure_baselines(
     cell: Cell, tasks: Mapping[str, TaskImages], folder: Path
 ) -> dict[tuple[str, str], dict]:
     """Return for each (task, protocol) the columns `pixels_top1` and `random<k>_top1`."""
-    about = {
+    common = {"evaluation": asdict(cell.evaluation), "data": cell.data.digest}
+    side = min(cell.pixels, PIXEL_SIDE)
+    pixels = _shared(
+        folder, f"pixels-{side}", common | {"side": side}, lambda: _raw_pixels(cell, tasks)
+    )
+    encoder = {
         "model": cell.model,
         "pixels": cell.pixels,
         "patch_size": cell.patch_size,
-        "evaluation": asdict(cell.evaluation),
-        "data": cell.data.digest,
+        "precision": cell.recipe.precision,
     }
-    path = folder / f"{cell.model}-p{cell.patch_size}-r{cell.resolution}-{digest_of(about)}.json"
+    name = f"random-{cell.model}-p{cell.patch_size}-r{cell.resolution}"
+    random = _shared(folder, name, common | encoder, lambda: _random_weights(cell, tasks))
+    beside: dict[tuple[str, str], dict] = {}
+    for row in (*pixels, *random):
+        columns = beside.setdefault((row["task"], row["protocol"]), {})
+        columns[row["column"]] = row["top1"]
+    return beside
+
+
+def _shared(folder: Path, name: str, about: dict, compute: Callable[[], list[dict]]) -> list[dict]:
+    """Read rows that another cell has computed from the same settings, or compute and keep them."""
+    path = folder / f"{name}-{digest_of(about)}.json"
     with locked(path.with_suffix(".lock")):
-        rows = _read(path)
-        if rows is None:
-            rows = _compute(cell, tasks)
-            write_sealed(path, {"about": about, "rows": rows})
-    return {
-        (row["task"], row["protocol"]): {k: v for k, v in row.items() if k.endswith("_top1")}
-        for row in rows
-    }
+        if path.exists():
+            try:
+                return read_sealed(path)["rows"]
+            except RecordError:
+                quarantine(path)
+        rows = compute()
+        write_sealed(path, {"about": about, "rows": rows})
+        return rows
 
 
-def _read(path: Path) -> list[dict] | None:
-    if not path.exists():
-        return None
-    try:
-        return read_sealed(path)["rows"]
-    except RecordError:
-        quarantine(path)
-        return None
-
-
-def _compute(cell: Cell, tasks: Mapping[str, TaskImages]) -> list[dict]:
-    rows = {}
+def _raw_pixels(cell: Cell, tasks: Mapping[str, TaskImages]) -> list[dict]:
+    rows = []
     for name, task in tasks.items():
-        pixels = [
-            Features(flat, flat)
-            for flat in (
-                raw_pixels(images, pixels=cell.pixels)
-                for images in (task.train_images, task.test_images)
-            )
-        ]
-        for protocol, scored in score(*pixels, task, cell.evaluation).items():
-            row = {"task": name, "protocol": protocol}
-            rows[name, protocol] = row | {"pixels_top1": score_columns(scored, task)["top1"]}
-        for number in range(cell.evaluation.random_seeds):
-            encode = _random_encoder(cell, _FIRST_SEED + number).encode
-            features = [
-                extract(encode, images, pixels=cell.pixels)
-                for images in (task.train_images, task.test_images)
-            ]
-            for protocol, scored in score(*features, task, cell.evaluation).items():
-                rows[name, protocol][f"random{number}_top1"] = score_columns(scored, task)["top1"]
-    return list(rows.values())
+        parts = (raw_pixels(part, pixels=cell.pixels) for part in _parts(task))
+        features = [Features(flat, flat) for flat in parts]
+        rows += _rows(cell, name, task, features, "pixels_top1")
+    return rows
+
+
+def _random_weights(cell: Cell, tasks: Mapping[str, TaskImages]) -> list[dict]:
+    rows = []
+    for number in range(cell.evaluation.random_seeds):
+        encode = _random_encoder(cell, _FIRST_SEED + number).encode
+        for name, task in tasks.items():
+            features = [extract(encode, part, pixels=cell.pixels) for part in _parts(task)]
+            rows += _rows(cell, name, task, features, f"random{number}_top1")
+    return rows
+
+
+def _parts(task: TaskImages):
+    return task.train_images, task.test_images
+
+
+def _rows(cell: Cell, name: str, task: TaskImages, features, column: str) -> list[dict]:
+    return [
+        {"task": name, "protocol": protocol, "column": column}
+        | {"top1": score_columns(scored, task)["top1"]}
+        for protocol, scored in score(*features, task, cell.evaluation).items()
+    ]
 
 
 def _random_encoder(cell: Cell, seed: int) -> MaskedAutoencoder:
@@ -87,5 +99,6 @@ def _random_encoder(cell: Cell, seed: int) -> MaskedAutoencoder:
         pixels=cell.pixels,
         patch_size=cell.patch_size,
         keep=keep_count(cell.tokens, cell.mask_ratio, rule=cell.recipe.keep_rule),
+        compute_dtype=compute_dtype(cell.recipe.precision),
     )
     return model.initialise(seed).eval()

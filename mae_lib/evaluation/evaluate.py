@@ -36,9 +36,7 @@ def score(
     """Read features out under both protocols."""
     labels, test_labels = np.asarray(task.train_labels), np.asarray(task.test_labels)
     return {
-        "linear": linear_probe(
-            train.mean, labels, test.mean, test_labels, folds=evaluation.folds
-        ),
+        "linear": linear_probe(train.mean, labels, test.mean, test_labels, folds=evaluation.folds),
         "knn": nearest_neighbours(
             train.pooled,
             labels,

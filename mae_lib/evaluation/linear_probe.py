@@ -63,6 +63,4 @@ def _ridge(x: np.ndarray, targets: np.ndarray, x_test: np.ndarray) -> list[np.nd
         values, vectors = np.linalg.eigh(x @ x.T)
         projected, tested = vectors.T @ y, (x_test @ x.T) @ vectors
     values = np.maximum(values, 0.0)
-    return [
-        tested @ (projected / (values + s * len(x))[:, None]) + mean_y for s in STRENGTHS
-    ]
+    return [tested @ (projected / (values + s * len(x))[:, None]) + mean_y for s in STRENGTHS]

@@ -83,8 +83,9 @@ def read_tar(path: Path) -> Iterator[Photograph]:
         ) from None
     if pending:
         stem = sorted(pending)[0]
-        raise StoreError(f"{path}: {stem}: an image without its JSON, or the reverse "
-                         f"(+{len(pending) - 1} more)")
+        raise StoreError(
+            f"{path}: {stem}: an image without its JSON, or the reverse (+{len(pending) - 1} more)"
+        )
 
 
 def _require_plain(path: Path, member: tarfile.TarInfo, seen: set[str]) -> None:
@@ -107,8 +108,10 @@ def _pair(path: Path, stem: str, *parts: tuple[str, bytes]) -> Photograph:
     by_suffix = dict(parts)
     image = next((v for k, v in by_suffix.items() if f".{k.lower()}" in IMAGE_SUFFIXES), None)
     if image is None or "json" not in by_suffix:
-        raise StoreError(f"{path}: {stem}: an image and a JSON were expected, "
-                         f"got .{' and .'.join(sorted(by_suffix))}")
+        raise StoreError(
+            f"{path}: {stem}: an image and a JSON were expected, "
+            f"got .{' and .'.join(sorted(by_suffix))}"
+        )
     try:
         about = json.loads(by_suffix["json"])
         label = int(about["label"])

@@ -106,8 +106,9 @@ def open_store(folder: Path) -> Store:
         images = np.load(folder / "images.npy", mmap_mode="r")
         index = pd.read_parquet(folder / "index.parquet")
     except (OSError, ValueError) as error:
-        raise StoreError(f"{folder}: cut or changed, got {error}; delete it, it is built anew") \
-            from None
+        raise StoreError(
+            f"{folder}: cut or changed, got {error}; delete it, it is built anew"
+        ) from None
     return Store(folder, manifest, images, index)
 
 
@@ -123,14 +124,18 @@ def verify_store(folder: Path) -> list[str]:
         if not path.exists():
             problems.append(f"{path}: missing; delete {folder}, it is built anew")
         elif sha256_of(path) != sha256:
-            problems.append(f"{path}: changed after it was written, its hash differs; "
-                            f"delete {folder}, it is built anew")
+            problems.append(
+                f"{path}: changed after it was written, its hash differs; "
+                f"delete {folder}, it is built anew"
+            )
     return problems
 
 
 def _build(data: Data, folder: Path, data_root: Path | None, progress: Progress) -> None:
-    index = _pack_procedural(data, folder, progress) if data.kind == "procedural" else (
-        _pack_tars(data, folder, data_root, progress)
+    index = (
+        _pack_procedural(data, folder, progress)
+        if data.kind == "procedural"
+        else (_pack_tars(data, folder, data_root, progress))
     )
     with replacing(folder / "index.parquet") as temporary:
         index.to_parquet(temporary, index=False)
@@ -158,9 +163,7 @@ def _pack_procedural(data: Data, folder: Path, progress: Progress) -> pd.DataFra
         done = 0
         for name, count in counts.items():
             items = np.arange(count)
-            images[done : done + count], labels = draw(
-                name, items, size=data.size, seed=data.seed
-            )
+            images[done : done + count], labels = draw(name, items, size=data.size, seed=data.seed)
             native = data.size // 2 if name == "tiny" else data.size
             frames.append(_frame(name, [f"{name}-{i:06d}" for i in items], labels, native))
             done += count
@@ -202,7 +205,9 @@ def _pack_tars(
             progress(done, data.total)
     for task in data.tasks:
         for part in ("train", "test"):
-            _save_task(folder, task.name, part, *read_task(data_root, task, part, opened, data.size))
+            _save_task(
+                folder, task.name, part, *read_task(data_root, task, part, opened, data.size)
+            )
     index = pd.concat(frames, ignore_index=True)
     index.attrs["transform"] = next(iter(opened.values())).transform
     return index
@@ -220,7 +225,7 @@ def _frame(source: str, names: list[str], labels: np.ndarray, native: int) -> pd
     )
 
 
-class _array:  # noqa: N801 - used as a context manager, like open
+class _array:
     """A memory-mapped .npy that is written under a temporary name and renamed when complete."""
 
     def __init__(self, path: Path, shape: tuple[int, ...]):

@@ -51,4 +51,6 @@ def run_block(
 
 def _norm(norm: torch.nn.LayerNorm, x: Tensor, cast: Cast) -> Tensor:
     # torch keeps mean and variance in fp32 for bf16 input.
-    return functional.layer_norm(x, norm.normalized_shape, cast(norm.weight), cast(norm.bias), norm.eps)
+    return functional.layer_norm(
+        x, norm.normalized_shape, cast(norm.weight), cast(norm.bias), norm.eps
+    )

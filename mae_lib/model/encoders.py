@@ -29,5 +29,3 @@ def build_encoder(shape: ModelShape, *, pixels: int, patch_size: int) -> VisionT
     encoder.pos_embed.data.copy_(sincos_positions(shape.embed_dim, side, side)[None])
     encoder.pos_embed.requires_grad_(False)
     return encoder
-
-

@@ -27,6 +27,11 @@ CHANNELS = 3
 TARGET_EPS = 1e-6
 
 
+def compute_dtype(precision: str) -> torch.dtype | None:
+    """Return the dtype that master weights are cast to for products; None: their own."""
+    return torch.bfloat16 if precision == "bf16" else None
+
+
 class MaskedAutoencoder(torch.nn.Module):
     """A timm encoder and a light decoder that predicts the pixels of masked patches."""
 
@@ -41,6 +46,7 @@ class MaskedAutoencoder(torch.nn.Module):
         decoder_dim: int | None = None,
         decoder_depth: int | None = None,
         decoder_heads: int | None = None,
+        compute_dtype: torch.dtype | None = None,
     ):
         super().__init__()
         if shape.stem is not None:
@@ -59,16 +65,14 @@ class MaskedAutoencoder(torch.nn.Module):
         self.decoder_embed = torch.nn.Linear(shape.embed_dim, dim)
         self.mask_token = torch.nn.Parameter(torch.zeros(1, 1, dim))
         self.decoder_blocks = torch.nn.ModuleList(
-            Block(
-                dim, decoder_heads or shape.decoder_heads, qkv_bias=True, norm_layer=norm_layer
-            )
+            Block(dim, decoder_heads or shape.decoder_heads, qkv_bias=True, norm_layer=norm_layer)
             for _ in range(decoder_depth or shape.decoder_depth)
         )
         self.decoder_norm = norm_layer(dim)
         self.decoder_pred = torch.nn.Linear(dim, values)
         positions = sincos_positions(dim, self.side, self.side).float()
         self.register_buffer("decoder_pos_embed", positions, persistent=False)
-        self.compute_dtype: torch.dtype | None = None
+        self.compute_dtype = compute_dtype
 
     def initialise(self, seed: int) -> "MaskedAutoencoder":
         """Draw every weight from `seed` alone: Xavier for matrices, 0.02 normal for tokens."""
@@ -127,8 +131,9 @@ class MaskedAutoencoder(torch.nn.Module):
             predicted = predicted * torch.sqrt(variance + TARGET_EPS) + mean
         filled = torch.cat([patches[:, : self.keep], predicted], dim=1)
         index = order[..., None].expand_as(filled)
-        return unpatchify(torch.zeros_like(filled).scatter_(1, index, filled), self.patch_size,
-                          self.side)
+        return unpatchify(
+            torch.zeros_like(filled).scatter_(1, index, filled), self.patch_size, self.side
+        )
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor if self.compute_dtype is None else tensor.to(self.compute_dtype)

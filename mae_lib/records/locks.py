@@ -21,9 +21,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise BusyError(
-                f"{path}: held by another process; wait for it, or stop it"
-            ) from None
+            raise BusyError(f"{path}: held by another process; wait for it, or stop it") from None
         yield
     finally:
         os.close(descriptor)

@@ -1,13 +1,12 @@
 """JSON files that carry their own sha256, so that a flipped bit is found before it is believed."""
 
+import hashlib
 import json
 from pathlib import Path
 
 from mae_lib.errors import RecordError
 from mae_lib.records.atomic import write_json
 from mae_lib.study.definition import FORMAT, canonical_json
-
-import hashlib
 
 
 def write_sealed(path: Path, value: dict) -> None:

@@ -63,7 +63,9 @@ class Fit:
     @property
     def bic(self) -> float:
         """BIC, the error variance counted."""
-        return float(self.n * np.log(max(self.sse, 1e-300) / self.n) + (self.k + 1) * np.log(self.n))
+        return float(
+            self.n * np.log(max(self.sse, 1e-300) / self.n) + (self.k + 1) * np.log(self.n)
+        )
 
     def fitted(self) -> np.ndarray:
         """Return the law's value at every row."""
@@ -140,8 +142,12 @@ def fit_law(
         intervals=np.where(np.isfinite(intervals), intervals, None),
         sse=sse,
         starts=starts,
-        bootstrap={"unit": unit, "refits": bootstrap, "failed": int((~converged).sum()),
-                   "level": level},
+        bootstrap={
+            "unit": unit,
+            "refits": bootstrap,
+            "failed": int((~converged).sum()),
+            "level": level,
+        },
         lack_of_fit=lack_of_fit(table, sse, k),
         identifiability=identifiability(law, table, factors, params, z),
     )

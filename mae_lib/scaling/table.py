@@ -50,13 +50,18 @@ def check_table(
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             need = "a number" if name == response else "a number above 0, its log is taken"
-            raise FitError(f"table: {name}: row {row}: must be {need}, got {frame[name].iloc[row]!r}")
+            raise FitError(
+                f"table: {name}: row {row}: must be {need}, got {frame[name].iloc[row]!r}"
+            )
         if name != response and np.ptp(values) == 0:
-            raise FitError(f"table: {name}: never varies ({values[0]:g}), so it has no effect to fit")
+            raise FitError(
+                f"table: {name}: never varies ({values[0]:g}), so it has no effect to fit"
+            )
     y = pd.to_numeric(frame[response]).to_numpy(np.float64)
     scale = 100.0 if y.max() > 1.5 else 1.0
     if y.min() < 0 or y.max() > scale:
         row = int(np.argmax((y < 0) | (y > scale)))
-        raise FitError(f"table: {response}: row {row}: an accuracy lies in 0 to {scale:g}, "
-                       f"got {y[row]:g}")
+        raise FitError(
+            f"table: {response}: row {row}: an accuracy lies in 0 to {scale:g}, got {y[row]:g}"
+        )
     return Table(frame[columns].reset_index(drop=True), response, tuple(factors), clusters, scale)

@@ -31,7 +31,7 @@ def train_cell(cell: Cell, out: str, **options) -> Trained:
 
 
 def trained_model(cell: Cell, trained: Trained) -> MaskedAutoencoder:
-    """Load the weights that training left, in fp32 for evaluation."""
+    """Load the weights that training left; evaluation runs in the precision of the recipe."""
     model = build_model(cell)
     model.load_state_dict(load_file(trained.folder / "weights.safetensors"))
     return model.eval()

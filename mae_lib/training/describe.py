@@ -98,5 +98,3 @@ def _enlarge(image: np.ndarray, *, to_width: int) -> np.ndarray:
     """Repeat pixels, so that a small picture shows its true pixels."""
     factor = max(1, to_width // image.shape[1])
     return image.repeat(factor, 0).repeat(factor, 1)
-
-

@@ -13,7 +13,7 @@ import torch
 from mae_lib.errors import Interrupted, RecordError
 from mae_lib.images.store import Store
 from mae_lib.kernels import choose
-from mae_lib.model.mae import MaskedAutoencoder
+from mae_lib.model.mae import MaskedAutoencoder, compute_dtype
 from mae_lib.model.masking import keep_count
 from mae_lib.records.atomic import sha256_of
 from mae_lib.records.locks import locked
@@ -30,7 +30,6 @@ from mae_lib.training.signals import stopping
 
 LOG_EVERY = 20
 CHECKPOINT_SECONDS = 20.0
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -117,6 +116,7 @@ def build_model(cell: Cell) -> MaskedAutoencoder:
         decoder_dim=recipe.decoder_dim,
         decoder_depth=recipe.decoder_depth,
         decoder_heads=recipe.decoder_heads,
+        compute_dtype=compute_dtype(recipe.precision),
     )
     return model.initialise(cell.seed)
 
@@ -169,7 +169,6 @@ def _train(cell, store, folder, environment, log_every, checkpoint_seconds, on_l
     model = build_model(cell).to(where)
     if recipe.precision == "fp64":
         model = model.double()
-    model.compute_dtype = torch.bfloat16 if recipe.precision == "bf16" else None
     optimizer = build_optimizer(model, recipe)
     meta = restore_checkpoint(folder / "state", model, optimizer)
     progress = _Progress(**meta["progress"]) if meta else _Progress(0, 0, 0.0, None, 0.0)

@@ -28,7 +28,9 @@ def test_known_answers_in_numpy_and_torch():
 
 def test_draws_depend_on_item_step_and_purpose_and_not_on_the_batch():
     words = random_words(1, Purpose.CROP, np.arange(100), 3, draws=6)
-    assert np.array_equal(words[40:60], random_words(1, Purpose.CROP, np.arange(40, 60), 3, draws=6))
+    assert np.array_equal(
+        words[40:60], random_words(1, Purpose.CROP, np.arange(40, 60), 3, draws=6)
+    )
     assert np.array_equal(words[:, :5], random_words(1, Purpose.CROP, np.arange(100), 3, draws=5))
     for other in (
         random_words(2, Purpose.CROP, np.arange(100), 3, draws=6),

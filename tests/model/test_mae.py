@@ -48,8 +48,9 @@ def test_loss_and_every_gradient_equal_the_textbook_form_in_float64(shape, pixel
         assert (ours - theirs).norm() <= 1e-9 * theirs.norm()
 
 
-@pytest.mark.parametrize("choice", [choose.REFERENCE, choose.best(),
-                                    choose.REFERENCE | {"linear": "onednn"}])
+@pytest.mark.parametrize(
+    "choice", [choose.REFERENCE, choose.best(), choose.REFERENCE | {"linear": "onednn"}]
+)
 def test_every_kernel_choice_gives_the_loss_within_fp32(choice):
     model, images, order = model_and_batch(MODELS["vit_nano"], pixels=32, patch=4)
     expected = reference.reference_loss(model, images, order)
@@ -117,7 +118,13 @@ def test_initialisation_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize(
     ("tokens", "ratio", "reference_rule", "exact_rule"),
-    [(64, 0.8, 12, 12), (196, 0.8, 39, 39), (100, 0.8, 19, 20), (400, 0.8, 79, 80), (64, 0.75, 16, 16)],
+    [
+        (64, 0.8, 12, 12),
+        (196, 0.8, 39, 39),
+        (100, 0.8, 19, 20),
+        (400, 0.8, 79, 80),
+        (64, 0.75, 16, 16),
+    ],
 )
 def test_keep_count_follows_its_named_rule(tokens, ratio, reference_rule, exact_rule):
     assert keep_count(tokens, ratio) == reference_rule

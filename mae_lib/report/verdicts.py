@@ -1,0 +1,88 @@
+"""Sentences that results decide: they stay true when the numbers change."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from mae_lib.scaling.fit import Fit
+
+FACTOR_NAMES = {
+    "images": "more images",
+    "params_encoder": "a larger model",
+    "resolution": "more pixels",
+}
+
+
+def gate_sentence(verdicts: pd.DataFrame) -> str:
+    """Say under which protocols the largest cell beats both baselines by two standard errors."""
+    if verdicts.empty:
+        return "No cell is complete, so nothing is measured yet."
+    names = (verdicts.task + " (" + verdicts.protocol + ")").tolist()
+    passed = [n for n, ok in zip(names, verdicts.passes, strict=True) if ok]
+    failed = [n for n, ok in zip(names, verdicts.passes, strict=True) if not ok]
+    if not failed:
+        return (
+            "Measured: the largest cell beats raw pixels and random weights by two standard errors "
+            f"under every protocol: {', '.join(passed)}."
+        )
+    kept = f"passes {', '.join(passed)} and " if passed else ""
+    return (
+        f"Measured: the largest cell {kept}does not beat the better baseline by two standard errors "
+        f"under {', '.join(failed)}."
+    )
+
+
+def effects_sentence(effects: pd.DataFrame) -> str:
+    """Say which factors help, hurt, or are not settled by these cells."""
+    parts = []
+    for row in effects.itertuples():
+        name = FACTOR_NAMES.get(row.factor, row.factor)
+        interval = f"{100 * row.change:+.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+        word = {
+            "helps": "help" if row.factor != "params_encoder" else "helps",
+            "hurts": "hurt" if row.factor != "params_encoder" else "hurts",
+        }.get(row.verdict, "not settled")
+        parts.append(f"{name}: {word}, {interval} over {row.pairs} pairs")
+    return "Measured effect from the lowest to the highest level: " + "; ".join(parts) + "."
+
+
+def laws_sentences(fits: Sequence[Fit]) -> str:
+    """Say in bullets which law fits best, what the printed one leaves out, what is not known."""
+    best = min(fits, key=lambda fit: fit.rmse)
+    spread = max(fit.rmse for fit in fits) / max(best.rmse, 1e-12)
+    few = sorted({name for fit in fits for name in fit.identifiability["too_few_levels"]})
+    bullets = [
+        f"- Fitted: the smallest residual is {best.law.name}'s, {100 * best.rmse:.2g} points over "
+        f"{best.n} cells; the largest among the laws is {spread:.2g} times that.",
+    ]
+    if printed := [fit for fit in fits if fit.law.name == "printed"]:
+        fit = printed[0]
+        bullets.append(
+            f"- The law as printed leaves {100 * fit.rmse:.2g} points: it has no parameter for "
+            f"the model's size, and {fit.k} of its 4 parameters can be known."
+        )
+    if few:
+        bullets.append(
+            f"- {', '.join(few)}: two levels give a slope and no shape, so no cell here can refute "
+            "a straight line in that factor."
+        )
+    return "\n".join(bullets)
+
+
+def extrapolation_sentences(predictions: pd.DataFrame) -> str:
+    """Say in bullets, target by target, what the laws answer and whether that may be believed."""
+    bullets = []
+    for target, part in predictions.groupby("target", sort=False):
+        low, high = part.value.min(), part.value.max()
+        lowest, highest = part.loc[part.value.idxmin()], part.loc[part.value.idxmax()]
+        impossible = part.loc[~part.inside_unit_interval, "law"].tolist()
+        text = (
+            f"- Predicted at {target}: from {100 * low:.3g} % ({lowest.law}) to {100 * high:.3g} % "
+            f"({highest.law}), at {part.rho_max.max():.2g} ranges beyond the cells."
+        )
+        if impossible:
+            text += f" {', '.join(impossible)} cannot be right there: no accuracy is outside 0 to 100 %."
+        if not part.calibrated.all():
+            text += " That is outside the calibrated range: the spread is the answer, not a number."
+        bullets.append(text)
+    return "\n".join(bullets)
