@@ -1,10 +1,19 @@
 """Fixtures shared by all tests. Real photographs and public tables are found by MAE_DATA and
 MAE_GRIDS; without them, the tests that need them say so and are skipped."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# Whatever a test or a validated notebook runs goes to a fresh folder, so that notebooks really
+# rebuild their cell and nobody's runs/ is touched.
+_RUNS = tempfile.mkdtemp(prefix="mae-test-runs-")
+os.environ["MAE_RUNS"] = _RUNS
+atexit.register(shutil.rmtree, _RUNS, ignore_errors=True)
 
 
 @pytest.fixture

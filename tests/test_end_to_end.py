@@ -1,0 +1,205 @@
+"""A small study through the very commands of the README: run, cut, resumed, verified, damaged."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from mae_lib.report.jobs import all_jobs, cell_parameters, job
+from mae_lib.study.load import cell_from_namespace, load_study
+from mae_lib.study.paths import RunPaths, root
+
+pytestmark = pytest.mark.pocket
+
+
+def mae(*arguments, runs, timeout=600, **env):
+    command = [sys.executable, "-m", "mae_lib", *map(str, arguments)]
+    env = os.environ | {"MAE_RUNS": str(runs), "COLUMNS": "200"} | env
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=timeout, check=False, cwd=root()
+    )
+
+
+def small_study(folder: Path, source: str = "pocket", **grid) -> Path:
+    content = yaml.safe_load((root() / "studies" / f"{source}.yaml").read_text())
+    content["name"] = "small"
+    content["recipe"] |= {"steps": 12, "batch_size": 16, "warmup_steps": 2}
+    content["grid"] |= grid
+    if source == "pocket":
+        content["data"] |= {"total": 200, "size": 32}
+        content["data"]["tasks"][0] |= {"train_images": 100, "test_images": 100}
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study that was killed while it ran and then finished, in a folder with a space."""
+    folder = tmp_path_factory.mktemp("a b é")
+    study = small_study(folder, images=[40, 200], models=["vit_pico"], resolutions=[16, 32])
+    runs = folder / "runs"
+    command = [sys.executable, "-m", "mae_lib", "study", "run", str(study)]
+    first = subprocess.Popen(
+        command, env=os.environ | {"MAE_RUNS": str(runs)}, cwd=root(), stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not list(runs.glob("small/cells/*/record.json")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    kept = {p: p.stat().st_mtime_ns for p in runs.glob("small/cells/*/record.json")}
+    assert kept
+    second = mae("study", "run", study, runs=runs)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert all(p.stat().st_mtime_ns == then for p, then in kept.items())
+    return study, runs, second
+
+
+def test_a_killed_study_goes_on_and_ends_with_the_table_the_laws_and_the_book(finished):
+    _, runs, second = finished
+    table = pd.read_csv(runs / "small" / "runs.csv")
+    assert (table.status == "complete").all()
+    assert table.cell.nunique() == 4
+    assert "log_product" in second.stdout
+    index = second.stdout.split("book: ")[-1].strip()
+    assert Path(index).is_file()
+    for name in ("fit.json", "predictions.csv"):
+        assert (runs / "small" / name).exists()
+
+
+def test_a_second_run_redoes_nothing_and_is_quick(finished):
+    study, runs, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in runs.rglob("*.ipynb")}
+    started = time.monotonic()
+    again = mae("study", "run", study, runs=runs)
+    assert again.returncode == 0
+    assert time.monotonic() - started < 20
+    assert before == {p: p.stat().st_mtime_ns for p in runs.rglob("*.ipynb")}
+
+
+def test_status_and_verify_say_what_is_done_and_what_is_damaged(finished):
+    study, runs, _ = finished
+    assert "4 of 4 cells complete" in mae("study", "status", study, runs=runs).stdout
+    assert "each as it was written" in mae("study", "verify", study, runs=runs).stdout
+    victim = next(runs.glob("small/cells/*/weights.safetensors"))
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    found = mae("study", "verify", study, runs=runs)
+    assert found.returncode == 4
+    assert str(victim) in found.stdout
+    victim.write_bytes(whole)
+
+
+def test_equal_cells_of_two_runs_have_equal_weights(finished, tmp_path):
+    study, runs, _ = finished
+    cell = load_study(study).cells[0]
+    done = mae("study", "run", study, "--cells", cell.id, runs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    one, two = (f / "small" / "cells" / cell.id / "weights.safetensors" for f in (runs, tmp_path))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "code"),
+    [
+        (("study", "run", "pockt"), "did you mean 'pocket'", 2),
+        (("study", "run", "paper"), "priced and not run", 2),
+        (("study", "run", "pocket", "--cells", "no"), "no such cell", 2),
+        (("study", "run", "pocket", "--out", "../x"), "a-z, 0-9", 2),
+        (("study", "run", "real-small"), "MAE_DATA", 2),
+        (("fit", "no.csv", "--response", "y", "--factors", "x"), "cannot be read", 2),
+    ],
+)
+def test_bad_input_ends_in_one_line_with_its_exit_code(tmp_path, arguments, says, code):
+    found = mae(*arguments, runs=tmp_path, MAE_DATA="")
+    assert found.returncode == code
+    lines = found.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert says in lines[0]
+
+
+def test_a_damaged_archive_ends_in_one_line_and_the_next_run_works(tmp_path, photographs):
+    study = small_study(tmp_path, "real-small", images=[750], models=["vit_micro"],
+                        resolutions=[32])
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in photographs.glob("*.tar"):
+        (data / path.name).symlink_to(path)
+    cut = data / "celeba.tar"
+    cut.unlink()
+    cut.write_bytes((photographs / "celeba.tar").read_bytes()[:1_000_000])
+    found = mae("study", "run", study, runs=tmp_path / "runs", MAE_DATA=str(data))
+    assert found.returncode == 4, found.stderr
+    assert "celeba.tar: cut or damaged after" in found.stderr.strip().splitlines()[-1]
+    cut.unlink()
+    cut.symlink_to(photographs / "celeba.tar")
+    cell = load_study(study).cells[0]
+    done = mae("study", "run", study, "--cells", cell.id, runs=tmp_path / "runs",
+               MAE_DATA=str(data))
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_cells_of_real_photographs_run_end_to_end(tmp_path, photographs):
+    study = small_study(tmp_path, "real-small", images=[750], models=["vit_micro"])
+    cells = ",".join(cell.id for cell in load_study(study).cells)
+    done = mae("study", "run", study, "--cells", cells, runs=tmp_path / "runs",
+               MAE_DATA=str(photographs))
+    assert done.returncode == 0, done.stderr
+    records = sorted((tmp_path / "runs").glob("small/cells/*/record.json"))
+    assert len(records) == 2
+    for record in records:
+        rows = json.loads(record.read_text())["rows"]
+        assert {row["task"] for row in rows} == {"tiny_imagenet", "cifar10"}
+
+
+def test_papermill_runs_a_cell_of_the_users_own_and_refuses_what_cannot_be(tmp_path):
+    def papermill(*arguments):
+        command = [sys.executable, "-m", "papermill", "--no-progress-bar",
+                   str(root() / "notebooks" / "02_pretrain_cell.ipynb"),
+                   str(tmp_path / "out.ipynb"), *arguments]
+        env = os.environ | {"MAE_RUNS": str(tmp_path / "runs")}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False,
+                              timeout=300)
+
+    done = papermill("-p", "model", "vit_pico", "-p", "resolution", "16", "-p", "steps", "20",
+                     "-p", "images", "100")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list((tmp_path / "runs" / "scratch" / "cells").glob("vit_pico-p2-n100-r16-m80-s0-*"))
+    wrong = papermill("-p", "mask_ration", "0.5")
+    assert wrong.returncode != 0
+    assert "did you mean 'mask_ratio'" in wrong.stderr
+
+
+def test_a_cells_parameters_lead_back_to_the_same_cell():
+    study = load_study("pocket")
+    for cell in study.cells:
+        given = {"study": "pocket", "out": "scratch"} | cell_parameters(cell)
+        assert cell_from_namespace(given)[0] == cell
+    paths = RunPaths.of("pocket")
+    assert len(all_jobs(study, paths)) == 1 + 2 * len(study.cells) + 3
+    assert job(study, paths, "fit").notebook == "05_fit_law"
+
+
+def test_the_papers_study_is_planned_and_its_graph_passes_a_dry_run(tmp_path):
+    plan = json.loads(mae("study", "plan", "paper", "--json", runs=tmp_path).stdout)
+    assert plan["largest_total"]["train"] == 149_703
+    assert len(plan["cells"]) == len(load_study("paper").cells)
+    text = mae("study", "plan", "studies/paper.yaml", runs=tmp_path).stdout
+    assert "27,000 images asked, 20,210" in text
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "study.yaml").write_text((root() / "studies" / "paper.yaml").read_text())
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "workflow/Snakefile"),
+               "--config", "out=paper", "--cores", "1", "--dry-run"]
+    env = os.environ | {"MAE_RUNS": str(tmp_path), "PYTHONPATH": str(root())}
+    dry = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True,
+                         check=False)
+    assert dry.returncode == 0, dry.stderr[-2000:]
+    assert "pretrain" in dry.stdout
