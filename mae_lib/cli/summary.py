@@ -9,10 +9,14 @@ from mae_lib.report.book_step import book_output
 from mae_lib.study.definition import Study
 from mae_lib.study.paths import RunPaths
 
+WIDTH = 132
+
 
 def print_summary(study: Study, paths: RunPaths) -> None:
     """Print the cells, each beside its baselines, the laws, and the path of the book."""
-    console = Console(soft_wrap=True)
+    console = Console()
+    # A narrow terminal wraps lines; cut columns would hide the numbers.
+    console = Console(width=max(console.width, WIDTH))
     if paths.runs_csv.exists():
         runs = read_table(paths.runs_csv)
         console.print(cells_table(runs))
@@ -48,7 +52,7 @@ def laws_table(fits: list[dict]) -> Table:
     for name in ("law", "n", "RMSE (points)", "AICc", "parameters"):
         table.add_column(name, justify="left" if name in ("law", "parameters") else "right")
     for fit in fits:
-        parameters = ", ".join(f"{k} {v:.3g}" for k, v in fit["params"].items())
+        parameters = ", ".join(f"{k.removeprefix('per_ln_')} {v:.3g}" for k, v in fit["params"].items())
         aicc = "-" if fit["aicc"] is None else f"{fit['aicc']:.1f}"
         table.add_row(fit["law"], str(fit["n"]), f"{100 * fit['rmse']:.2f}", aicc, parameters)
     return table
