@@ -17,8 +17,7 @@ pytestmark = pytest.mark.pocket
 
 def copy_of_the_project(folder: Path) -> Path:
     for name in ("book", "notebooks", "results"):
-        shutil.copytree(root() / name, folder / name,
-                        ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(root() / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root() / name, folder / name)
     return folder
@@ -43,8 +42,10 @@ def test_every_page_of_the_table_of_contents_is_there(html):
 
 
 def test_no_page_loads_anything_from_a_network(html):
-    loads = re.compile(r"<(?:script|img|iframe|source)[^>]+src=[\"'](?:https?:)?//|"
-                       r"<link[^>]+rel=[\"'](?:stylesheet|preload|icon)[\"'][^>]+href=[\"']https?://")
+    loads = re.compile(
+        r"<(?:script|img|iframe|source)[^>]+src=[\"'](?:https?:)?//|"
+        r"<link[^>]+rel=[\"'](?:stylesheet|preload|icon)[\"'][^>]+href=[\"']https?://"
+    )
     for page in pages(html):
         assert not loads.search(page.read_text()), page.name
 
@@ -94,8 +95,14 @@ def test_pages_open_from_the_file_system_in_both_themes_and_at_360_pixels(html):
         problems: list[str] = []
         page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: problems.append(str(e)))
-        page.on("request", lambda r: problems.append(r.url)
-                if not r.url.startswith(("file:", "data:", "blob:")) else None)
+        page.on(
+            "request",
+            lambda r: (
+                problems.append(r.url)
+                if not r.url.startswith(("file:", "data:", "blob:"))
+                else None
+            ),
+        )
         for path in pages(html):
             if path.name in ("search.html", "genindex.html", "index.html"):
                 continue

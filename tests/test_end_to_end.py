@@ -127,8 +127,9 @@ def test_bad_input_ends_in_one_line_with_its_exit_code(tmp_path, arguments, says
 
 
 def test_a_damaged_archive_ends_in_one_line_and_the_next_run_works(tmp_path, photographs):
-    study = small_study(tmp_path, "real-small", images=[750], models=["vit_micro"],
-                        resolutions=[32])
+    study = small_study(
+        tmp_path, "real-small", images=[750], models=["vit_micro"], resolutions=[32]
+    )
     data = tmp_path / "data"
     data.mkdir()
     for path in photographs.glob("*.tar"):
@@ -142,16 +143,18 @@ def test_a_damaged_archive_ends_in_one_line_and_the_next_run_works(tmp_path, pho
     cut.unlink()
     cut.symlink_to(photographs / "celeba.tar")
     cell = load_study(study).cells[0]
-    done = mae("study", "run", study, "--cells", cell.id, runs=tmp_path / "runs",
-               MAE_DATA=str(data))
+    done = mae(
+        "study", "run", study, "--cells", cell.id, runs=tmp_path / "runs", MAE_DATA=str(data)
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_two_cells_of_real_photographs_run_end_to_end(tmp_path, photographs):
     study = small_study(tmp_path, "real-small", images=[750], models=["vit_micro"])
     cells = ",".join(cell.id for cell in load_study(study).cells)
-    done = mae("study", "run", study, "--cells", cells, runs=tmp_path / "runs",
-               MAE_DATA=str(photographs))
+    done = mae(
+        "study", "run", study, "--cells", cells, runs=tmp_path / "runs", MAE_DATA=str(photographs)
+    )
     assert done.returncode == 0, done.stderr
     records = sorted((tmp_path / "runs").glob("small/cells/*/record.json"))
     assert len(records) == 2
@@ -162,15 +165,34 @@ def test_two_cells_of_real_photographs_run_end_to_end(tmp_path, photographs):
 
 def test_papermill_runs_a_cell_of_the_users_own_and_refuses_what_cannot_be(tmp_path):
     def papermill(*arguments):
-        command = [sys.executable, "-m", "papermill", "--no-progress-bar",
-                   str(root() / "notebooks" / "02_pretrain_cell.ipynb"),
-                   str(tmp_path / "out.ipynb"), *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "papermill",
+            "--no-progress-bar",
+            str(root() / "notebooks" / "02_pretrain_cell.ipynb"),
+            str(tmp_path / "out.ipynb"),
+            *arguments,
+        ]
         env = os.environ | {"MAE_RUNS": str(tmp_path / "runs")}
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=False,
-                              timeout=300)
+        return subprocess.run(
+            command, env=env, capture_output=True, text=True, check=False, timeout=300
+        )
 
-    done = papermill("-p", "model", "vit_pico", "-p", "resolution", "16", "-p", "steps", "20",
-                     "-p", "images", "100")
+    done = papermill(
+        "-p",
+        "model",
+        "vit_pico",
+        "-p",
+        "resolution",
+        "16",
+        "-p",
+        "steps",
+        "20",
+        "-p",
+        "images",
+        "100",
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert list((tmp_path / "runs" / "scratch" / "cells").glob("vit_pico-p2-n100-r16-m80-s0-*"))
     wrong = papermill("-p", "mask_ration", "0.5")
@@ -196,10 +218,21 @@ def test_the_papers_study_is_planned_and_its_graph_passes_a_dry_run(tmp_path):
     assert "27,000 images asked, 20,210" in text
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "study.yaml").write_text((root() / "studies" / "paper.yaml").read_text())
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "workflow/Snakefile"),
-               "--config", "out=paper", "--cores", "1", "--dry-run"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(root() / "workflow/Snakefile"),
+        "--config",
+        "out=paper",
+        "--cores",
+        "1",
+        "--dry-run",
+    ]
     env = os.environ | {"MAE_RUNS": str(tmp_path), "PYTHONPATH": str(root())}
-    dry = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True,
-                         check=False)
+    dry = subprocess.run(
+        command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert dry.returncode == 0, dry.stderr[-2000:]
     assert "pretrain" in dry.stdout

@@ -49,8 +49,11 @@ def test_cells_are_thin(text):
             isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(cell.source).body
         )
         assert imports_only or len(lines) <= 10
-        found = [n for n in ast.walk(ast.parse(cell.source))
-                 if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.For | ast.While)]
+        found = [
+            n
+            for n in ast.walk(ast.parse(cell.source))
+            if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.For | ast.While)
+        ]
         assert not found
     assert notebook(text).cells[0].source.splitlines()[0].endswith("?")
 

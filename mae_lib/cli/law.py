@@ -68,7 +68,9 @@ def predict(
         )
         rho = max(answer["rho"].values())
         note = "" if answer["calibrated"] else "  outside the calibrated range"
-        print(f"{answer['law']:16} {scale * answer['value']:.4g} [{low}, {high}] rho {rho:.2f}{note}")
+        print(
+            f"{answer['law']:16} {scale * answer['value']:.4g} [{low}, {high}] rho {rho:.2f}{note}"
+        )
 
 
 def _fits(table: Path, response: str, factors: str, law: str, clusters: str | None):

@@ -52,7 +52,9 @@ def laws_table(fits: list[dict]) -> Table:
     for name in ("law", "n", "RMSE (points)", "AICc", "parameters"):
         table.add_column(name, justify="left" if name in ("law", "parameters") else "right")
     for fit in fits:
-        parameters = ", ".join(f"{k.removeprefix('per_ln_')} {v:.3g}" for k, v in fit["params"].items())
+        parameters = ", ".join(
+            f"{k.removeprefix('per_ln_')} {v:.3g}" for k, v in fit["params"].items()
+        )
         aicc = "-" if fit["aicc"] is None else f"{fit['aicc']:.1f}"
         table.add_row(fit["law"], str(fit["n"]), f"{100 * fit['rmse']:.2f}", aicc, parameters)
     return table

@@ -245,6 +245,6 @@ class _array:
 
 def _save_task(folder: Path, name: str, part: str, images: np.ndarray, labels: np.ndarray) -> None:
     for suffix, array in ((part, images), (f"{part}-labels", labels.astype(np.int64))):
-        with replacing(folder / "tasks" / f"{name}-{suffix}.npy") as temporary:
-            with open(temporary, "wb") as file:
-                np.save(file, array)
+        path = folder / "tasks" / f"{name}-{suffix}.npy"
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, array)

@@ -265,5 +265,6 @@ def _finish(cell, folder, environment, model, status, progress) -> Trained:
     del result["folder"]
     write_sealed(folder / "training.json", result)
     for old in sorted((folder / "state").glob("step-*")) if status == "complete" else ():
-        old.unlink()
+        if ".corrupt" not in old.name:
+            old.unlink()
     return trained

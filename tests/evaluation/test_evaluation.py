@@ -107,5 +107,9 @@ def test_the_gate_takes_the_better_baseline_of_the_largest_cell():
     }  # fmt: skip
     small = row | {"cell": "small", "images": 10, "top1": 0.9}
     verdict = gate(pd.DataFrame([row, small])).iloc[0]
-    assert (verdict.cell, verdict.baseline, verdict.passes) == ("big", "random initialisation", False)
+    assert (verdict.cell, verdict.baseline, verdict.passes) == (
+        "big",
+        "random initialisation",
+        False,
+    )
     assert gate(pd.DataFrame([row | {"top1": 0.25}, small])).iloc[0].passes

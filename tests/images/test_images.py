@@ -60,9 +60,7 @@ def test_every_class_is_drawn_about_as_often():
     assert np.abs(counts - 200).max() < 71
 
 
-@given(
-    total=st.integers(1, 300_000), parts=st.lists(st.integers(1, 1000), min_size=1, max_size=6)
-)
+@given(total=st.integers(1, 300_000), parts=st.lists(st.integers(1, 1000), min_size=1, max_size=6))
 @settings(deadline=None)
 def test_an_allotment_sums_exactly_and_is_within_one_of_its_share(total, parts):
     counts = allot(total, [float(part) for part in parts])
