@@ -23,13 +23,14 @@ def accuracy_by_images(runs: pd.DataFrame) -> alt.TopLevelMixin:
             "images:Q",
             scale=alt.Scale(type="log"),
             title="Distinct images",
-            axis=alt.Axis(format="~s"),
+            axis=alt.Axis(format="~s", values=sorted(set(frame.images.tolist()))),
         ),
-        color=alt.Color("model:N", title="Model", sort=None),
+        color=alt.Color("model:N", legend=None, sort=None),
     )
     lines = base.mark_line(strokeWidth=1.5).encode(y="top1:Q")
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
         y=alt.Y("top1:Q", title="Top-1", axis=PERCENT, scale=alt.Scale(zero=False)),
+        color=alt.Color("model:N", title="Model", sort=None),
         shape=alt.Shape("model:N", title="Model", sort=None),
         tooltip=["model", "images", "resolution", alt.Tooltip("top1", format=".1%")],
     )

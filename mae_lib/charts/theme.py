@@ -19,7 +19,9 @@ def themed(chart: alt.TopLevelMixin, description: str) -> alt.TopLevelMixin:
             grid=True,
             gridOpacity=0.25,
         )
-        .configure_legend(labelFontSize=12, titleFontSize=12, orient="bottom", columns=3)
+        .configure_legend(
+            labelFontSize=12, titleFontSize=12, orient="bottom", columns=3, labelLimit=320
+        )
         .configure_header(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
         .configure_view(strokeOpacity=0.3)
         .configure_range(category=CATEGORIES)

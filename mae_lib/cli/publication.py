@@ -3,6 +3,10 @@
 import json
 from pathlib import Path
 
+import vl_convert
+
+from mae_lib.charts.laws import prediction_fan
+from mae_lib.charts.renderer import rounded
 from mae_lib.errors import RecordError
 from mae_lib.records.atomic import write_bytes, write_text
 from mae_lib.records.provenance import commit, processor, versions
@@ -25,6 +29,9 @@ def publish_results(study: Study, study_file: Path, paths: RunPaths) -> Path:
         check_sidecar(path)
         for file in (path, seal_path(path)):
             write_bytes(folder / file.name, file.read_bytes())
+    predictions = read_table(paths.predictions_csv)
+    spec = rounded(prediction_fan(predictions).to_dict())
+    write_text(folder / "answer.svg", vl_convert.vegalite_to_svg(json.dumps(spec)))
     manifest = read_sealed(paths.store(study.data.digest) / "manifest.json")
     write_sealed(folder / "manifest.json", {k: v for k, v in manifest.items() if k != "format"})
     for cell in study.cells:

@@ -115,7 +115,7 @@ def _answers(results: Results) -> dict[str, str]:
     ]
     command = f"make study STUDY=studies/{results.study.name}.yaml"
     return {
-        "study": results.study.name,
+        "study": f"`{results.study.name}`",
         "images_note": _images_note(results),
         "answer": "\n".join(f"- {line}" for line in lines),
         "n_cells": str(results.runs.cell.nunique()),

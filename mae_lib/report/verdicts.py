@@ -25,10 +25,10 @@ def gate_sentence(verdicts: pd.DataFrame) -> str:
             "Measured: the largest cell beats raw pixels and random weights by two standard errors "
             f"under every protocol: {', '.join(passed)}."
         )
-    kept = f"passes {', '.join(passed)} and " if passed else ""
+    under = f"under {', '.join(passed)}, and does not " if passed else "under no protocol: not "
     return (
-        f"Measured: the largest cell {kept}does not beat the better baseline by two standard errors "
-        f"under {', '.join(failed)}."
+        "Measured: the largest cell beats the better of raw pixels and random weights by two "
+        f"standard errors {under}under {', '.join(failed)}."
     )
 
 
@@ -37,7 +37,7 @@ def effects_sentence(effects: pd.DataFrame) -> str:
     parts = []
     for row in effects.itertuples():
         name = FACTOR_NAMES.get(row.factor, row.factor)
-        interval = f"{100 * row.change:+.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+        interval = f"{100 * row.change:+.2f} points [{100 * row.low:+.2f}, {100 * row.high:+.2f}]"
         word = {
             "helps": "help" if row.factor != "params_encoder" else "helps",
             "hurts": "hurt" if row.factor != "params_encoder" else "hurts",
