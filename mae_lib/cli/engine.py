@@ -20,7 +20,7 @@ from mae_lib.study.paths import RunPaths, root
 POLL_SECONDS = 0.5
 
 
-def run_engine(study: Study, paths: RunPaths, *, cells: str, profile: str | None) -> None:
+def run_engine(study: Study, paths: RunPaths, *, cells: str) -> None:
     """Run every job of the study that is missing.
 
     Raises: MaeError with the first failed job's own line; Interrupted; BusyError.
@@ -31,7 +31,7 @@ def run_engine(study: Study, paths: RunPaths, *, cells: str, profile: str | None
     process = None
     with open(log, "w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            _command(paths, cells=cells, profile=profile),
+            _command(paths, cells=cells),
             stdout=file,
             stderr=subprocess.STDOUT,
             cwd=paths.folder,
@@ -51,13 +51,11 @@ def run_engine(study: Study, paths: RunPaths, *, cells: str, profile: str | None
         raise _failure(study, log, process.returncode)
 
 
-def _command(paths: RunPaths, *, cells: str, profile: str | None) -> list[str]:
+def _command(paths: RunPaths, *, cells: str) -> list[str]:
     snakefile = root() / "workflow" / "Snakefile"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
     command += ["--config", f"out={paths.folder.name}", f"cells={cells}"]
     command += ["--rerun-incomplete", "--rerun-triggers", "input", "--keep-going", "--nocolor"]
-    if profile:
-        return [*command, "--profile", str(root() / "workflow" / "profiles" / profile)]
     command += ["--cores", str(available_cores())]
     return [*command, "--resources", "gpu=1"] if _has_gpu() else command
 

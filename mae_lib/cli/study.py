@@ -24,7 +24,6 @@ def run(
     study: StudyArgument = "pocket",
     out: OutOption = None,
     cells: Annotated[str, typer.Option(help="Only these cell ids, with commas between.")] = "",
-    profile: Annotated[str | None, typer.Option(help="Snakemake profile: slurm, say.")] = None,
 ) -> None:
     """Run whatever is missing of a study, then build its book."""
     from mae_lib.cli.engine import run_engine
@@ -56,7 +55,7 @@ def run(
             ):
                 if not chosen:
                     shutil.rmtree(paths.folder / "book" / "html", ignore_errors=True)
-                run_engine(loaded, paths, cells=",".join(chosen), profile=profile)
+                run_engine(loaded, paths, cells=",".join(chosen))
     except BusyError:
         raise BusyError(
             f"{paths.folder}: another `mae study run` works in it; wait for it, or stop it"

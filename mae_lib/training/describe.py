@@ -6,7 +6,7 @@ import torch
 
 from mae_lib.cost import cost_of
 from mae_lib.evaluation.intervals import standard_errors_apart
-from mae_lib.kernels.crop import crop_resize, normalise
+from mae_lib.kernels.crop import crop_resize, denormalise, normalise
 from mae_lib.model.masking import patch_order
 from mae_lib.study.definition import Cell
 from mae_lib.study.paths import RunPaths
@@ -78,7 +78,7 @@ def reconstructions(cell: Cell, trained: Trained, *, count: int) -> np.ndarray:
     order = patch_order(cell.seed, np.arange(count), 0, cell.tokens)
     model = trained_model(cell, trained)
     with torch.no_grad():
-        predicted = model.reconstruct(normalise(pixels), order)
+        predicted = denormalise(model.reconstruct(normalise(pixels), order))
     masked = _grey_out(pixels, order, model.keep, cell.patch_size)
     columns = (pixels, masked, predicted)
     rows = torch.cat([torch.cat(list(column), dim=0) for column in columns], dim=1)

@@ -16,8 +16,9 @@ from mae_lib.errors import Interrupted, RecordError
 from mae_lib.images.store import build_store
 from mae_lib.study.definition import Cell, Data, Evaluation, Recipe, Source, Task
 from mae_lib.training import loop
-from mae_lib.training.assess import record_cell
+from mae_lib.training.assess import record_cell, train_cell
 from mae_lib.training.batches import Sampler, batches
+from mae_lib.training.describe import reconstructions
 from mae_lib.training.loop import completed, pretrain
 from mae_lib.training.metrics import read_metrics
 from mae_lib.training.recipe import build_optimizer, learning_rate, planned_steps
@@ -206,6 +207,11 @@ def test_a_record_has_every_column_and_is_computed_once(runs_folder):
     for row in first["rows"]:
         assert 0 <= row["top1_low"] <= row["top1"] <= row["top1_high"] <= 1
         assert {"pixels_top1", "random0_top1", "random2_top1", "chance"} <= set(row)
+    picture = reconstructions(CELL, train_cell(CELL, "here"), count=2)
+    original, _, predicted = np.split(picture.astype(float), 3, axis=1)
+    # Grey levels again, with each patch's own mean: near the original, far from black.
+    assert abs(predicted - original).mean() < 40
+    assert predicted.std() > 10
     path = runs_folder / "here" / "cells" / CELL.id / "record.json"
     before = path.stat().st_mtime_ns
     assert record_cell(CELL, "here") == first
