@@ -2,7 +2,8 @@
 
 A step is what training does: draw a mask, forward, backward, AdamW, gradients dropped; the images
 lie ready. Every round runs each contender once, in an order that turns, so that load from outside
-falls on all alike; ratios are taken within a round, then their median.
+falls on all alike; ratios are taken within a round, then their median. The allocator setting of
+`mae_lib.kernels.allocator` holds for the whole process, so the peers gain by it as ours does.
 """
 
 import contextlib

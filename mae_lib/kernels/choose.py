@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from mae_lib.errors import KernelError
+from mae_lib.kernels.allocator import keep_freed_memory
 from mae_lib.kernels.attention import attention_fused, attention_products
 from mae_lib.kernels.linear import linear, linear_onednn
 from mae_lib.records.provenance import processor
@@ -45,10 +46,11 @@ def best() -> dict[str, str]:
 
 @contextlib.contextmanager
 def using(choice: dict[str, str]) -> Iterator[None]:
-    """Take `choice` inside the block."""
+    """Take `choice` inside the block; freed memory stays with the process from then on."""
     for name, ways in TABLES.items():
         if choice.get(name) not in ways:
             raise KernelError(f"kernels: {name}: one of {sorted(ways)}, got {choice.get(name)!r}")
+    keep_freed_memory()
     before = dict(_current)
     _current.update(choice)
     try:
