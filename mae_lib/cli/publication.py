@@ -7,7 +7,6 @@ import vl_convert
 
 from mae_lib.charts.laws import prediction_fan
 from mae_lib.charts.renderer import rounded
-from mae_lib.errors import RecordError
 from mae_lib.records.atomic import write_bytes, write_text
 from mae_lib.records.provenance import commit, processor, versions
 from mae_lib.records.sealed import read_sealed, write_sealed
@@ -17,13 +16,10 @@ from mae_lib.study.paths import RunPaths, root
 
 
 def publish_results(study: Study, study_file: Path, paths: RunPaths) -> Path:
-    """Write results/<study>/ and return it.
+    """Write results/<study>/ and return it. Cells that are missing stay as holes in runs.csv.
 
-    Raises: RecordError when the study is not finished, or a file of it is damaged.
+    Raises: RecordError when a file is missing or damaged.
     """
-    runs = read_table(paths.runs_csv)
-    if holes := sorted(set(runs.loc[runs.status == "missing", "cell"])):
-        raise RecordError(f"{study.name}: {len(holes)} cells are missing, {holes[0]} first")
     folder = root() / "results" / study.name
     for path in (paths.runs_csv, paths.fit_json, paths.predictions_csv):
         check_sidecar(path)
@@ -36,8 +32,11 @@ def publish_results(study: Study, study_file: Path, paths: RunPaths) -> Path:
     write_sealed(folder / "manifest.json", {k: v for k, v in manifest.items() if k != "format"})
     for cell in study.cells:
         curve = paths.cell(cell.id) / "metrics.jsonl"
+        if not curve.exists():
+            continue
         write_bytes(folder / "metrics" / f"{cell.id}.jsonl", curve.read_bytes())
-    records = {c.id: read_sealed(paths.cell(c.id) / "record.json") for c in study.cells}
+    found = {c.id: paths.cell(c.id) / "record.json" for c in study.cells}
+    records = {name: read_sealed(path) for name, path in found.items() if path.exists()}
     first = next(iter(records.values()))
     provenance = {
         "study": study.name,
