@@ -4,8 +4,9 @@ import functools
 
 import torch
 
+from mae_lib.errors import KernelError
 from mae_lib.model.positions import sincos_positions
-from mae_lib.model.timm_modules import VisionTransformer
+from mae_lib.model.timm_modules import VisionTransformer, create_model
 from mae_lib.study.models import ModelShape
 
 # The original's value. timm's default is the same; Hugging Face's default is 1e-12.
@@ -13,18 +14,32 @@ NORM_EPS = 1e-6
 
 
 def build_encoder(shape: ModelShape, *, pixels: int, patch_size: int) -> VisionTransformer:
-    """Build a timm VisionTransformer without a head and with fixed sine-cosine positions."""
-    encoder = VisionTransformer(
-        img_size=pixels,
-        patch_size=patch_size,
-        embed_dim=shape.embed_dim,
-        depth=shape.depth,
-        num_heads=shape.num_heads,
-        num_classes=0,
-        global_pool="token",
-        norm_layer=functools.partial(torch.nn.LayerNorm, eps=NORM_EPS),
-        weight_init="skip",
-    )
+    """Build a timm VisionTransformer without a head and with fixed sine-cosine positions.
+
+    With `shape.stem`, patches are embedded by the convolutional stem of that timm model.
+    Raises: KernelError when the stem's patches are of another size.
+    """
+    settings = {
+        "img_size": pixels,
+        "embed_dim": shape.embed_dim,
+        "depth": shape.depth,
+        "num_heads": shape.num_heads,
+        "num_classes": 0,
+        "global_pool": "token",
+        "norm_layer": functools.partial(torch.nn.LayerNorm, eps=NORM_EPS),
+        "weight_init": "skip",
+    }
+    if shape.stem is None:
+        encoder = VisionTransformer(patch_size=patch_size, **settings)
+    else:
+        encoder = create_model(shape.stem, **settings)
+        stride = encoder.patch_embed.feat_ratio()
+        if stride != patch_size or encoder.patch_embed.grid_size[0] * stride != pixels:
+            raise KernelError(
+                f"patch_size: the stem of {shape.stem} has patches of {stride} pixels, "
+                f"got {patch_size} at {pixels} px",
+                exit_code=2,
+            )
     side = pixels // patch_size
     encoder.pos_embed.data.copy_(sincos_positions(shape.embed_dim, side, side)[None])
     encoder.pos_embed.requires_grad_(False)

@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from mae_lib.errors import KernelError
 from mae_lib.kernels.choose import linear_now
 from mae_lib.kernels.patches import gather_patches, patchify, unpatchify
 from mae_lib.model.block import run_block
 from mae_lib.model.encoders import NORM_EPS, build_encoder
+from mae_lib.model.hybrid import initialise_stem, visible_tokens
 from mae_lib.model.positions import sincos_positions
 from mae_lib.model.timm_modules import Block
 from mae_lib.study.models import ModelShape
@@ -49,13 +49,8 @@ class MaskedAutoencoder(torch.nn.Module):
         compute_dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        if shape.stem is not None:
-            raise KernelError(
-                f"model: a hybrid stem ({shape.stem}) cannot be trained yet: its convolutions "
-                "would see masked pixels; choose a plain vit_* model",
-                exit_code=2,
-            )
         self.patch_size, self.keep, self.norm_pix = patch_size, keep, norm_pix
+        self.has_stem = shape.stem is not None
         self.side = pixels // patch_size
         self.tokens = self.side**2
         dim = decoder_dim or shape.decoder_dim
@@ -87,6 +82,8 @@ class MaskedAutoencoder(torch.nn.Module):
         torch.nn.init.zeros_(embed.bias)
         for token in (self.encoder.cls_token, self.mask_token):
             torch.nn.init.normal_(token, std=0.02, generator=generator)
+        if self.has_stem:
+            initialise_stem(self.encoder.patch_embed.backbone, generator)
         return self
 
     def forward(
@@ -97,7 +94,7 @@ class MaskedAutoencoder(torch.nn.Module):
         `order` lists each image's patches; the first `keep` are visible.
         """
         patches = gather_patches(images, order, self.patch_size)
-        predicted = self._predict(patches[:, : self.keep], order)
+        predicted = self._predict(self.embed(images, patches[:, : self.keep], order), order)
         target = self.targets(patches[:, self.keep :])
         return functional.mse_loss(predicted.to(target.dtype), target)
 
@@ -113,7 +110,7 @@ class MaskedAutoencoder(torch.nn.Module):
         patches = patchify(images, self.patch_size)
         batch = images.shape[0]
         order = torch.arange(self.tokens, device=images.device).expand(batch, -1)
-        tokens = self._encode(patches, order)
+        tokens = self._encode(self.embed(images, patches, order), order)
         return tokens.view(batch, self.tokens + 1, -1)
 
     def reconstruct(
@@ -125,7 +122,8 @@ class MaskedAutoencoder(torch.nn.Module):
         """
         patches = gather_patches(images, order, self.patch_size)
         masked = patches[:, self.keep :]
-        predicted = self._predict(patches[:, : self.keep], order).to(patches.dtype)
+        visible = self.embed(images, patches[:, : self.keep], order)
+        predicted = self._predict(visible, order).to(patches.dtype)
         if self.norm_pix:
             variance, mean = torch.var_mean(masked, dim=-1, keepdim=True)
             predicted = predicted * torch.sqrt(variance + TARGET_EPS) + mean
@@ -138,15 +136,34 @@ class MaskedAutoencoder(torch.nn.Module):
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor if self.compute_dtype is None else tensor.to(self.compute_dtype)
 
-    def _encode(self, patches: Tensor, order: Tensor) -> Tensor:
-        """Embed and encode the given patches: rows of [class token, patches] an image."""
+    def embed(
+        self,
+        images: Float[Tensor, "B height width 3"],
+        patches: Float[Tensor, "B K ppC"],
+        order: Int[Tensor, "B L"],
+    ) -> Float[Tensor, "B K D"]:
+        """Embed the first K patches of `order`, given cut out; no other pixel is read.
+
+        A convolutional stem takes the images themselves, every other patch of them filled.
+        """
         batch, count, values = patches.shape
-        encoder, linear = self.encoder, linear_now()
-        weight = encoder.patch_embed.proj.weight.permute(0, 2, 3, 1).reshape(-1, values)
+        embed = self.encoder.patch_embed
+        if self.has_stem:
+            tokens = visible_tokens(
+                embed, images, order, keep=count, patch=self.patch_size, dtype=self.compute_dtype
+            )
+            return self._cast(tokens)
+        weight = embed.proj.weight.permute(0, 2, 3, 1).reshape(-1, values)
         rows = self._cast(patches).reshape(batch * count, values)
-        embedded = linear(rows, self._cast(weight), self._cast(encoder.patch_embed.proj.bias))
+        tokens = linear_now()(rows, self._cast(weight), self._cast(embed.proj.bias))
+        return tokens.view(batch, count, -1)
+
+    def _encode(self, tokens: Tensor, order: Tensor) -> Tensor:
+        """Encode embedded patches: rows of [class token, patches] an image."""
+        batch, count, _ = tokens.shape
+        encoder = self.encoder
         positions = self._cast(encoder.pos_embed[0])
-        x = embedded.view(batch, count, -1) + positions[order[:, :count] + 1]
+        x = tokens + positions[order[:, :count] + 1]
         first = self._cast(encoder.cls_token[0]) + positions[:1]
         x = torch.cat([first.expand(batch, 1, -1), x], dim=1).reshape(batch * (count + 1), -1)
         for block in encoder.blocks:
@@ -157,7 +174,7 @@ class MaskedAutoencoder(torch.nn.Module):
         )
 
     def _predict(self, visible: Tensor, order: Tensor) -> Tensor:
-        """Decode: from the visible patches to the values of the masked ones `[B, M, ppC]`."""
+        """Decode: from embedded visible patches to the values of the masked ones `[B, M, ppC]`."""
         batch, masked, linear = len(order), self.tokens - self.keep, linear_now()
         encoded = self._encode(visible, order)
         embed = self.decoder_embed

@@ -16,13 +16,8 @@ def reference_loss(
 ) -> Float[Tensor, ""]:
     """Return the loss of `model`'s parameters on images whose patches are masked by `order`."""
     encoder, keep = model.encoder, model.keep
-    x = functional.conv2d(
-        images.permute(0, 3, 1, 2),
-        encoder.patch_embed.proj.weight,
-        encoder.patch_embed.proj.bias,
-        stride=model.patch_size,
-    )
-    x = x.flatten(2).transpose(1, 2) + encoder.pos_embed[:, 1:]
+    place = torch.argsort(order, dim=1)
+    x = _embed(model, images, place < keep) + encoder.pos_embed[:, 1:]
     visible = torch.gather(x, 1, order[:, :keep, None].expand(-1, -1, x.shape[-1]))
     first = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(x), -1, -1)
     x = _blocks(encoder.blocks, torch.cat([first, visible], dim=1))
@@ -30,7 +25,6 @@ def reference_loss(
 
     hidden = model.mask_token.expand(len(x), order.shape[1] - keep, -1)
     shuffled = torch.cat([x[:, 1:], hidden], dim=1)
-    place = torch.argsort(order, dim=1)
     restored = torch.gather(shuffled, 1, place[..., None].expand_as(shuffled))
     x = torch.cat([x[:, :1], restored], dim=1) + model.decoder_pos_embed
     x = model.decoder_pred(model.decoder_norm(_blocks(model.decoder_blocks, x)))[:, 1:]
@@ -43,6 +37,17 @@ def reference_loss(
     error = ((x - target) ** 2).mean(-1)
     masked = (place >= keep).to(error.dtype)
     return (error * masked).sum() / masked.sum()
+
+
+def _embed(model, images: Tensor, visible: Tensor) -> Tensor:
+    """Embed every patch; a convolutional stem gets its images with hidden patches set to 0."""
+    pixels, patch = images.permute(0, 3, 1, 2), model.patch_size
+    if model.has_stem:
+        grid = visible.view(len(images), 1, images.shape[1] // patch, images.shape[2] // patch)
+        shown = functional.interpolate(grid.to(images.dtype), scale_factor=patch)
+        return model.encoder.patch_embed(pixels * shown)
+    proj = model.encoder.patch_embed.proj
+    return functional.conv2d(pixels, proj.weight, proj.bias, stride=patch).flatten(2).mT
 
 
 def _blocks(blocks, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from mae_lib.errors import StudyError
 from mae_lib.study import definition, schema
 from mae_lib.study.models import model_shape
-from mae_lib.study.paths import root, safe_name
+from mae_lib.study.paths import RunPaths, root, safe_name
 from mae_lib.study.pins import pinned
 from mae_lib.study.suggest import nearest
 
@@ -158,7 +158,7 @@ def cell_from_namespace(namespace: Mapping[str, object]) -> tuple[definition.Cel
     _refuse_unknown(given, known)
     for name in ("study", "out"):
         safe_name(given.get(name), name)
-    study = load_study(given["study"])
+    study = _study_named(given["study"], given["out"])
     fields = _checked(schema.CellFields, _only(given, cell_names), "parameters")
     recipe = {f.name: getattr(study.cells[0].recipe, f.name) for f in _fields(definition.Recipe)}
     recipe |= _only(given, recipe_names)
@@ -184,7 +184,15 @@ def study_from_namespace(namespace: Mapping[str, object]) -> tuple[definition.St
     _refuse_unknown(given, {"study", "out"})
     for name in ("study", "out"):
         safe_name(given.get(name), name)
-    return load_study(given["study"]), given["out"]
+    return _study_named(given["study"], given["out"]), given["out"]
+
+
+def _study_named(name: str, out: str) -> definition.Study:
+    """Load a notebook's study: the one that its run folder was started with, else studies/NAME."""
+    copy = RunPaths.of(out).folder / "study.yaml"
+    if copy.exists() and (study := load_study(copy)).name == name:
+        return study
+    return load_study(name)
 
 
 def _study_patch(study: definition.Study, resolution: int) -> int:

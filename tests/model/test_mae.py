@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mae_lib.kernels import choose
+from mae_lib.kernels.patches import gather_patches
 from mae_lib.model import reference
 from mae_lib.model.encoders import build_encoder
 from mae_lib.model.mae import MaskedAutoencoder
@@ -84,10 +85,8 @@ def test_masked_pixels_do_not_reach_the_encoder_by_one_bit():
         for patch in patches.tolist():
             top, left = 4 * (patch // 8), 4 * (patch % 8)
             changed[image, top : top + 4, left : left + 4] += 1.0
-    from mae_lib.kernels.patches import gather_patches
-
     visible = [
-        model._encode(gather_patches(x, order[:, : model.keep], 4), order)
+        model.embed(x, gather_patches(x, order[:, : model.keep], 4), order)
         for x in (images, changed)
     ]
     assert torch.equal(*visible)
@@ -95,8 +94,6 @@ def test_masked_pixels_do_not_reach_the_encoder_by_one_bit():
 
 def test_reconstruction_pastes_the_visible_patches_and_scales_the_others():
     model, images, order = model_and_batch(MODELS["vit_pico"], pixels=32, patch=4)
-    from mae_lib.kernels.patches import gather_patches
-
     shown = model.reconstruct(images, order)
     visible = order[:, : model.keep]
     assert torch.equal(gather_patches(shown, visible, 4), gather_patches(images, visible, 4))

@@ -1,0 +1,122 @@
+"""A hybrid's stem is timm's own, sees no masked pixel, and trains exactly like the textbook form."""
+
+import numpy as np
+import pytest
+import torch
+
+from mae_lib.errors import KernelError
+from mae_lib.model.encoders import build_encoder
+from mae_lib.model.hybrid import fill_masked
+from mae_lib.model.mae import MaskedAutoencoder
+from mae_lib.model.masking import patch_order
+from mae_lib.model.reference import reference_loss
+from mae_lib.model.timm_modules import create_model
+from mae_lib.study.models import MODELS, ModelShape
+
+# The stem of R50+ViT-B/16 on a narrow encoder: 16 patches of 16 pixels.
+SHAPE = ModelShape(24, 1, 3, 16, 2, 2, stem=MODELS["vit_hybrid"].stem)
+PIXELS, PATCH, TOKENS, KEEP = 64, 16, 16, 3
+
+
+def build(dtype=torch.float32, compute_dtype=None) -> MaskedAutoencoder:
+    model = MaskedAutoencoder(
+        SHAPE, pixels=PIXELS, patch_size=PATCH, keep=KEEP, compute_dtype=compute_dtype
+    )
+    return model.initialise(1).to(dtype)
+
+
+def batch(dtype=torch.float32):
+    images = torch.randn(2, PIXELS, PIXELS, 3, generator=torch.Generator().manual_seed(0))
+    return images.to(dtype), patch_order(0, np.arange(2), 0, TOKENS)
+
+
+def redrawn(images, order):
+    """Draw every masked pixel anew, one of them as NaN."""
+    other = torch.randn(images.shape, generator=torch.Generator().manual_seed(9)).to(images.dtype)
+    shown = fill_masked(torch.ones_like(images), order, keep=KEEP, patch=PATCH) == 1
+    assert shown.float().mean() == KEEP / TOKENS
+    changed = torch.where(shown, images, 10 * other)
+    row, column = divmod(int(order[0, -1]), PIXELS // PATCH)
+    changed[0, row * PATCH, column * PATCH] = torch.nan
+    return changed
+
+
+@pytest.mark.parametrize("compute_dtype", [None, torch.bfloat16])
+def test_redrawn_masked_pixels_do_not_move_a_visible_token_by_one_bit(compute_dtype):
+    model, (images, order) = build(compute_dtype=compute_dtype), batch()
+    patches = images.new_zeros(2, KEEP, PATCH * PATCH * 3)
+    with torch.no_grad():
+        tokens, again = (
+            model.embed(pixels, patches, order) for pixels in (images, redrawn(images, order))
+        )
+    assert torch.equal(tokens, again)
+    assert torch.isfinite(tokens).all()
+
+
+def test_without_the_filling_masked_pixels_would_leak():
+    model, (images, order) = build(), batch()
+    visible = order[:, :KEEP, None].expand(-1, -1, SHAPE.embed_dim)
+    with torch.no_grad():
+        tokens, again = (
+            model.encoder.patch_embed(pixels.permute(0, 3, 1, 2)).gather(1, visible)
+            for pixels in (images, redrawn(images, order).nan_to_num(0.0))
+        )
+    moved = (tokens - again).norm(dim=-1) / tokens.norm(dim=-1)
+    assert moved.min() > 0.05
+
+
+def test_loss_and_every_gradient_equal_the_textbook_form_in_float64():
+    model, (images, order) = build(torch.float64), batch(torch.float64)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    loss, expected = model(images, order), reference_loss(model, images, order)
+    assert abs(loss - expected) <= 1e-12 * abs(expected)
+    gradients = [torch.autograd.grad(each, parameters) for each in (loss, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert (ours - theirs).norm() <= 1e-9 * theirs.norm()
+
+
+def test_whole_images_get_timms_own_features_and_the_weights_load_strictly():
+    model, (images, _) = build(torch.float64), batch(torch.float64)
+    fresh = build_encoder(SHAPE, pixels=PIXELS, patch_size=PATCH).double()
+    fresh.load_state_dict(model.encoder.state_dict(), strict=True)
+    with torch.no_grad():
+        expected = fresh.eval().forward_features(images.permute(0, 3, 1, 2))
+        torch.testing.assert_close(model.encode(images), expected, rtol=1e-9, atol=1e-11)
+
+
+def test_the_grids_hybrid_has_the_names_of_timms_own_model():
+    shape = MODELS["vit_hybrid"]
+    with torch.device("meta"):
+        theirs = create_model(shape.stem, num_classes=0, img_size=64)
+    ours = build_encoder(shape, pixels=64, patch_size=16)
+    expected = {name: p.shape for name, p in theirs.state_dict().items()}
+    assert {name: p.shape for name, p in ours.state_dict().items()} == expected
+
+
+def test_bf16_gives_the_loss_within_bf16_and_gradients_in_fp32():
+    images, order = batch()
+    expected = build()(images, order)
+    model = build(compute_dtype=torch.bfloat16)
+    loss = model(images, order)
+    loss.backward()
+    assert abs(loss - expected) < 0.02 * expected
+    kernel = model.encoder.patch_embed.backbone.stem.conv.weight
+    assert kernel.grad.dtype == torch.float32
+    assert kernel.grad.abs().max() > 0
+
+
+def test_initialisation_draws_the_stem_from_the_seed_alone():
+    weights = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(len(weights))
+        model = MaskedAutoencoder(SHAPE, pixels=PIXELS, patch_size=PATCH, keep=KEEP)
+        weights.append(model.initialise(seed).state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    name = "encoder.patch_embed.backbone.stem.conv.weight"
+    assert not torch.equal(weights[0][name], weights[2][name])
+
+
+@pytest.mark.parametrize(("pixels", "patch"), [(64, 8), (64, 32), (60, 20)])
+def test_a_patch_that_the_stem_does_not_have_is_refused_in_one_line(pixels, patch):
+    with pytest.raises(KernelError, match=f"patches of 16 pixels|got {patch}"):
+        build_encoder(SHAPE, pixels=pixels, patch_size=patch)
