@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from mae_lib.errors import KernelError
 from mae_lib.kernels.choose import linear_now
 from mae_lib.kernels.patches import gather_patches, patchify, unpatchify
 from mae_lib.model.block import run_block
@@ -33,7 +34,10 @@ def compute_dtype(precision: str) -> torch.dtype | None:
 
 
 class MaskedAutoencoder(torch.nn.Module):
-    """A timm encoder and a light decoder that predicts the pixels of masked patches."""
+    """A timm encoder and a light decoder that predicts the pixels of masked patches.
+
+    Raises: KernelError for sizes that cannot be cut or masked.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,12 @@ class MaskedAutoencoder(torch.nn.Module):
         compute_dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        if pixels % patch_size or not 0 < keep < (pixels // patch_size) ** 2:
+            raise KernelError(
+                "model: patch_size must divide pixels, and at least one patch be visible and one "
+                f"masked, got patch_size {patch_size}, pixels {pixels}, keep {keep}",
+                exit_code=2,
+            )
         self.patch_size, self.keep, self.norm_pix = patch_size, keep, norm_pix
         self.has_stem = shape.stem is not None
         self.side = pixels // patch_size

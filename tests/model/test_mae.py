@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mae_lib.errors import KernelError
 from mae_lib.kernels import choose
 from mae_lib.kernels.patches import gather_patches
 from mae_lib.model import reference
@@ -126,6 +127,25 @@ def test_initialisation_depends_on_the_seed_alone():
 def test_keep_count_follows_its_named_rule(tokens, ratio, reference_rule, exact_rule):
     assert keep_count(tokens, ratio) == reference_rule
     assert keep_count(tokens, ratio, "exact") == exact_rule
+
+
+@pytest.mark.parametrize(("pixels", "keep"), [(14, 3), (12, 0), (12, 16)])
+def test_sizes_that_cannot_be_cut_or_masked_are_refused_in_one_line(pixels, keep):
+    with pytest.raises(KernelError, match=f"pixels {pixels}, keep {keep}"):
+        MaskedAutoencoder(SMALL, pixels=pixels, patch_size=3, keep=keep)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "rule", "said"),
+    [
+        (0.8, "nearest", "keep_rule: one of reference, exact, got 'nearest'"),
+        (0.999, "exact", "mask_ratio: 0.999 leaves 0 of 16"),
+        (0.0, "reference", "mask_ratio: 0 leaves 16 of 16"),
+    ],
+)
+def test_a_keep_count_that_cannot_be_is_refused(ratio, rule, said):
+    with pytest.raises(KernelError, match=said):
+        keep_count(16, ratio, rule)
 
 
 def test_an_order_is_a_permutation_that_does_not_depend_on_the_batch():
