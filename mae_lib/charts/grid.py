@@ -18,6 +18,8 @@ def accuracy_by_images(runs: pd.DataFrame) -> alt.TopLevelMixin:
     frame["baseline"] = frame[["pixels_top1", *random]].max(axis=1)
     columns = ["images", "resolution", "model", "top1", "top1_low", "top1_high", "baseline"]
     frame = frame[columns]
+    # One domain for colour and shape, or the legend shows each of them alone.
+    models = alt.Scale(domain=frame.model.unique().tolist())
     base = alt.Chart(frame).encode(
         x=alt.X(
             "images:Q",
@@ -25,13 +27,12 @@ def accuracy_by_images(runs: pd.DataFrame) -> alt.TopLevelMixin:
             title="Distinct images",
             axis=alt.Axis(format="~s", values=sorted(set(frame.images.tolist()))),
         ),
-        color=alt.Color("model:N", legend=None, sort=None),
+        color=alt.Color("model:N", title="Model", scale=models),
     )
     lines = base.mark_line(strokeWidth=1.5).encode(y="top1:Q")
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
         y=alt.Y("top1:Q", title="Top-1", axis=PERCENT, scale=alt.Scale(zero=False)),
-        color=alt.Color("model:N", title="Model", sort=None),
-        shape=alt.Shape("model:N", title="Model", sort=None),
+        shape=alt.Shape("model:N", title="Model", scale=models),
         tooltip=["model", "images", "resolution", alt.Tooltip("top1", format=".1%")],
     )
     bars = base.mark_rule().encode(y="top1_low:Q", y2="top1_high:Q")
@@ -55,7 +56,7 @@ def design_map(runs: pd.DataFrame) -> alt.TopLevelMixin:
         alt.Chart(cells)
         .mark_point(size=160, filled=True)
         .encode(
-            x=alt.X("images:O", title="Distinct images"),
+            x=alt.X("images:O", title="Distinct images", axis=alt.Axis(labelAngle=0, format="~s")),
             y=alt.Y("row:N", sort=None, title=None, axis=alt.Axis(labelLimit=220)),
             shape=alt.Shape("status:N", title="Status"),
             color=alt.Color("status:N", title="Status"),

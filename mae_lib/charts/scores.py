@@ -28,8 +28,8 @@ def baselines_by_cell(rows: pd.DataFrame) -> alt.TopLevelMixin:
         .encode(
             x=alt.X("share:Q", title="Top-1", axis=alt.Axis(format="%")),
             y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=260)),
-            color=alt.Color("features:N", sort=names, title="Features"),
-            shape=alt.Shape("features:N", sort=names, title="Features"),
+            color=alt.Color("features:N", scale=alt.Scale(domain=names), title="Features"),
+            shape=alt.Shape("features:N", scale=alt.Scale(domain=names), title="Features"),
             tooltip=["label", "features", alt.Tooltip("share", format=".1%")],
         )
     )
