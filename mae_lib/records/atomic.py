@@ -35,14 +35,32 @@ def replacing(path: Path) -> Iterator[Path]:
         tick()
         _sync(path.parent, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
     except OSError as error:
-        raise MaeError(
-            f"{error.filename or path}: cannot be written, got {error.strerror or error}; "
-            "free space or allow writing, then run the same command again",
-            exit_code=2 if error.errno in _NOT_WRITABLE else 1,
-        ) from error
+        raise not_written(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a log whose last line may be cut by a crash: its reader drops such a line.
+
+    Raises: MaeError in one line when the disk is full or the folder cannot be written.
+    """
+    try:
+        tick()
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: OSError) -> MaeError:
+    """Return the one-line error of a file that could not be written."""
+    return MaeError(
+        f"{error.filename or path}: cannot be written, got {error.strerror or error}; "
+        "free space or allow writing, then run the same command again",
+        exit_code=2 if error.errno in _NOT_WRITABLE else 1,
+    )
 
 
 def write_bytes(path: Path, data: bytes) -> str:

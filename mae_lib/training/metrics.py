@@ -1,10 +1,9 @@
 """The loss curve of a cell as JSON lines: one header, then one line every few steps."""
 
 import json
-import os
 from pathlib import Path
 
-from mae_lib.records.faults import tick
+from mae_lib.records.atomic import append_line, write_text
 
 KEYS = ("step", "images_seen", "loss", "lr", "grad_norm", "images_per_s")
 
@@ -17,16 +16,11 @@ class MetricsFile:
         kept = [row for row in read_metrics(path) if row["step"] <= from_step]
         lines = [json.dumps({"header": header}, sort_keys=True)]
         lines += [json.dumps(row) for row in kept]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, "\n".join(lines) + "\n")
 
     def append(self, **row) -> None:
         """Write one line; a cut line at the end of the file is dropped at the next resume."""
-        tick()
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({key: row[key] for key in KEYS}) + "\n")
+        append_line(self.path, json.dumps({key: row[key] for key in KEYS}))
 
 
 def read_metrics(path: Path) -> list[dict]:

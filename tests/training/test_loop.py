@@ -87,6 +87,25 @@ def test_a_run_killed_at_many_points_ends_with_the_bytes_of_the_undisturbed_one(
     assert not list((tmp_path / "cut" / "state").glob("step-*"))
 
 
+def test_a_full_disk_at_any_write_is_one_line_and_the_next_run_has_the_same_bytes(store, tmp_path):
+    pretrain(CELL, store, tmp_path / "calm", log_every=5)
+    code = textwrap.dedent(CHILD).format(
+        tests=os.path.dirname(__file__), store=str(store.folder), folder=str(tmp_path / "cut")
+    )
+    # A checkpoint, a line of the loss curve, the final weights: whichever write comes n-th.
+    for point in (7, 25, 40):
+        env = os.environ | {"MAE_FAULT_AT": f"enospc:{point}"}
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        found = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert found.returncode == 1
+        last = found.stderr.strip().splitlines()[-1]
+        assert "cannot be written, got No space left on device; free space" in last
+        assert not list((tmp_path / "cut").rglob("*.tmp"))
+    pretrain(CELL, store, tmp_path / "cut", log_every=5)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "calm")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "calm")
+
+
 def test_sigterm_saves_and_the_same_call_goes_on_with_the_same_bits(store, tmp_path, monkeypatch):
     pretrain(CELL, store, tmp_path / "calm", log_every=5)
     steps = iter(range(100))
