@@ -3,10 +3,11 @@
 import json
 from dataclasses import replace
 
-from rich.console import Console
+from rich import box
 from rich.table import Table
 
 from mae_lib.charts.frames import number
+from mae_lib.cli.summary import wide_console
 from mae_lib.cost import cost_of
 from mae_lib.images.public_sizes import PUBLIC, feasibility, feasible_totals
 from mae_lib.report.numbers import ranges_beyond
@@ -32,7 +33,7 @@ def print_plan(study: Study, *, as_json: bool) -> None:
             indent=1,
         ))  # fmt: skip
         return
-    console = Console(soft_wrap=True)
+    console = wide_console()
     console.print(_rich(plan, f"{study.name}: {len(plan)} cells"))
     total = plan.training_flop.sum()
     print(f"in all {total:.3g} FLOP, {plan.gpu_hours.sum():,.0f} GPU-hours at 40 % of 989 TFLOP/s")
@@ -76,10 +77,12 @@ def _print_target(study: Study) -> None:
 
 
 def _rich(frame, title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
     for name in frame.columns:
         right = frame[name].dtype.kind in "if"
-        table.add_column(str(name).replace("_", " "), justify="right" if right else "left")
+        table.add_column(
+            str(name).replace("_", " "), justify="right" if right else "left", no_wrap=True
+        )
     for row in frame.itertuples(index=False):
         table.add_row(*(number(value) for value in row))
     return table

@@ -14,9 +14,7 @@ WIDTH = 132
 
 def print_summary(study: Study, paths: RunPaths) -> None:
     """Print the cells, each beside its baselines, the laws, and the path of the book."""
-    console = Console()
-    # A narrow terminal wraps lines; cut columns would hide the numbers.
-    console = Console(width=max(console.width, WIDTH))
+    console = wide_console()
     if paths.runs_csv.exists():
         runs = read_table(paths.runs_csv)
         console.print(cells_table(runs))
@@ -24,6 +22,11 @@ def print_summary(study: Study, paths: RunPaths) -> None:
         console.print(laws_table(read_list(paths.fit_json)))
     if (index := book_output(paths)).exists():
         print(f"book: {index}")
+
+
+def wide_console() -> Console:
+    """Return a console that never cuts a column: a narrow terminal wraps its lines instead."""
+    return Console(width=max(Console().width, WIDTH))
 
 
 def cells_table(runs: pd.DataFrame) -> Table:
