@@ -97,21 +97,17 @@ def hf_preprocessor(sizes: Sizes) -> dict:
 def timm_config(sizes: Sizes) -> dict:
     """Return the config.json that `timm.create_model("local-dir:FOLDER")` builds the encoder from."""
     shape = sizes.shape
-    arguments = {"img_size": sizes.pixels, "global_pool": "token"}
+    arguments = {
+        "img_size": sizes.pixels,
+        "global_pool": "token",
+        "embed_dim": shape.embed_dim,
+        "depth": shape.depth,
+        "num_heads": shape.num_heads,
+    }
+    convolution = {}
     if shape.stem is None:
-        arguments |= {
-            "patch_size": sizes.patch_size,
-            "embed_dim": shape.embed_dim,
-            "depth": shape.depth,
-            "num_heads": shape.num_heads,
-        }
-    else:
-        arguments |= {
-            "embed_dim": shape.embed_dim,
-            "depth": shape.depth,
-            "num_heads": shape.num_heads,
-        }
-    first = "patch_embed.proj" if shape.stem is None else "patch_embed.backbone.stem.conv"
+        arguments["patch_size"] = sizes.patch_size
+        convolution = {"first_conv": "patch_embed.proj"}
     return {
         "architecture": shape.stem or _TIMM_PLAIN,
         "num_classes": 0,
@@ -126,8 +122,8 @@ def timm_config(sizes: Sizes) -> dict:
             "crop_pct": 1.0,
             "mean": list(MEAN),
             "std": list(SD),
-            "first_conv": first,
             "classifier": "head",
+            **convolution,
         },
         SECTION: own_section(sizes),
     }
@@ -231,8 +227,8 @@ def _from_section(section: dict) -> Sizes:
 
 
 def _from_hf(config: dict) -> Sizes:
-    prefixes = (("hidden_size", "num_hidden_layers", "num_attention_heads"),) * 2
-    names = [*prefixes[0], *(f"decoder_{name}" for name in prefixes[1])]
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    names = (*names, *(f"decoder_{name}" for name in names))
     try:
         shape = ModelShape(*(int(config[name]) for name in names))
         pixels, patch = int(config["image_size"]), int(config["patch_size"])
