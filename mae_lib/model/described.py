@@ -45,6 +45,7 @@ def sizes_of(model: MaskedAutoencoder) -> Sizes:
         len(blocks),
         blocks[0].attn.num_heads,
         stem=shape.stem,
+        stem_tiles=shape.stem_tiles,
     )
     return Sizes(shape, model.pixels, model.patch_size, model.keep, model.norm_pix)
 
@@ -142,6 +143,7 @@ def own_section(sizes: Sizes) -> dict:
         "depth": shape.depth,
         "num_heads": shape.num_heads,
         "stem": shape.stem,
+        "stem_tiles": shape.stem_tiles,
         "decoder_dim": shape.decoder_dim,
         "decoder_depth": shape.decoder_depth,
         "decoder_heads": shape.decoder_heads,
@@ -219,7 +221,11 @@ def _checkpoint_sizes(tensors: Mapping[str, Tensor], config: dict, model: str | 
 def _from_section(section: dict) -> Sizes:
     names = ("embed_dim", "depth", "num_heads", "decoder_dim", "decoder_depth", "decoder_heads")
     try:
-        shape = ModelShape(*(int(section[name]) for name in names), stem=section["stem"])
+        shape = ModelShape(
+            *(int(section[name]) for name in names),
+            stem=section["stem"],
+            stem_tiles=bool(section["stem_tiles"]),
+        )
         numbers = (int(section[name]) for name in ("pixels", "patch_size", "keep"))
         return Sizes(shape, *numbers, norm_pix=bool(section["norm_pix"]))
     except (KeyError, TypeError, ValueError) as error:

@@ -19,7 +19,7 @@ from mae_lib.kernels.choose import linear_now
 from mae_lib.kernels.patches import gather_patches, patchify, unpatchify
 from mae_lib.model.block import run_block
 from mae_lib.model.encoders import NORM_EPS, build_encoder
-from mae_lib.model.hybrid import initialise_stem, visible_tokens
+from mae_lib.model.hybrid import initialise_stem, tile_tokens, visible_tokens
 from mae_lib.model.positions import sincos_positions
 from mae_lib.model.timm_modules import Block
 from mae_lib.study.models import ModelShape
@@ -168,10 +168,14 @@ class MaskedAutoencoder(torch.nn.Module):
     ) -> Float[Tensor, "B K D"]:
         """Embed the first K patches of `order`, given cut out; no other pixel is read.
 
-        A convolutional stem takes the images themselves, every other patch of them filled.
+        A convolutional stem takes the images themselves, every other patch of them filled, or as
+        tiles the patches alone.
         """
         batch, count, values = patches.shape
         embed = self.encoder.patch_embed
+        if self.shape.stem_tiles:
+            tokens = tile_tokens(embed, patches, patch=self.patch_size, dtype=self.compute_dtype)
+            return self._cast(tokens)
         if self.has_stem:
             tokens = visible_tokens(
                 embed, images, order, keep=count, patch=self.patch_size, dtype=self.compute_dtype

@@ -123,7 +123,7 @@ def _size_rows(sizes: Sizes) -> list[tuple[str, str]]:
     shape = sizes.shape
     return [
         ("encoder", f"width {shape.embed_dim}, depth {shape.depth}, {shape.num_heads} heads"),
-        ("stem", shape.stem or "patch embedding"),
+        ("stem", (shape.stem or "patch embedding") + (", in tiles" if shape.stem_tiles else "")),
         (
             "decoder",
             f"width {shape.decoder_dim}, depth {shape.decoder_depth}, {shape.decoder_heads} heads",
@@ -167,7 +167,12 @@ def _limits(sizes: Sizes, mask_ratio: float) -> list[str]:
         f"- One seed and one mask ratio ({mask_ratio:g}); the loss depends on both and on the "
         "patch, so compare losses only between equal patches and ratios.",
     ]
-    if sizes.shape.stem:
+    if sizes.shape.stem_tiles:
+        lines.append(
+            "- The stem saw each patch as an image of its own. timm's model runs it on the whole "
+            "image: the weights load, the features differ; use `model_from(...).encode`."
+        )
+    elif sizes.shape.stem:
         lines.append("- Training filled masked pixels with the mean before the stem.")
     return [*lines, ""]
 
