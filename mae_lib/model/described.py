@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mae_lib.errors import RecordError
+from mae_lib.errors import KernelError, RecordError
 from mae_lib.kernels.crop import MEAN, SD
 from mae_lib.model.encoders import NORM_EPS
 from mae_lib.model.interchange import SPELLINGS, load_tensors, recognise, spelled
@@ -190,6 +190,7 @@ def model_from(
     try:
         tensors = read_weights(path)
         sizes = _checkpoint_sizes(tensors, read_config(path), model)
+        _check_first(tensors, sizes)
         if decoder is None:
             decoder = _has_decoder(tensors)
         built = MaskedAutoencoder(
@@ -200,10 +201,34 @@ def model_from(
             norm_pix=sizes.norm_pix,
         ).initialise(0)
         load_tensors(built, tensors, decoder=decoder)
-    except RecordError as error:
+    except (RecordError, KernelError) as error:
         where = "" if str(error).startswith(str(path)) else f"{path}: "
-        raise RecordError(f"{where}{error}", exit_code=error.exit_code) from None
+        code = error.exit_code if isinstance(error, RecordError) else 2
+        raise RecordError(f"{where}{error}", exit_code=code) from None
     return built
+
+
+def _check_first(tensors: Mapping[str, Tensor], sizes: Sizes) -> None:
+    """Compare sizes with the tensors before memory is taken for a model of these sizes."""
+    spelling, shape = SPELLINGS[recognise(tensors)], sizes.shape
+    name, positions = (
+        spelled(f"encoder.{each}", spelling)[0] for each in ("cls_token", "pos_embed")
+    )
+    dim = shape.embed_dim
+    tokens = (sizes.pixels // max(1, sizes.patch_size)) ** 2 + 1
+    for theirs, wanted in ((name, [1, 1, dim]), (positions, [1, tokens, dim])):
+        if theirs in tensors and list(tensors[theirs].shape) != wanted:
+            raise RecordError(
+                f"{theirs}: of another architecture or image size, "
+                f"got {list(tensors[theirs].shape)}, wanted {wanted}",
+                exit_code=2,
+            )
+    blocks = shape.depth + shape.decoder_depth
+    if blocks > len(tensors) or max(shape.decoder_dim, sizes.patch_size) > 10**5:
+        raise RecordError(
+            f"config.json: of another architecture, {blocks} blocks for {len(tensors)} tensors",
+            exit_code=2,
+        )
 
 
 def _has_decoder(tensors: Mapping[str, Tensor]) -> bool:
@@ -239,9 +264,9 @@ def _from_hf(config: dict) -> Sizes:
         shape = ModelShape(*(int(config[name]) for name in names))
         pixels, patch = int(config["image_size"]), int(config["patch_size"])
         ratio = float(config.get("mask_ratio", MASK_RATIO))
-    except (KeyError, TypeError, ValueError) as error:
+        keep = keep_count((pixels // patch) ** 2, ratio)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise RecordError(f"config.json: not of ViTMAE, got {error}", exit_code=2) from None
-    keep = keep_count((pixels // patch) ** 2, ratio)
     return Sizes(shape, pixels, patch, keep, bool(config.get("norm_pix_loss", False)))
 
 

@@ -219,6 +219,39 @@ def test_another_architecture_names_the_tensor_and_leaves_the_model_as_it_was(ki
     assert same(model, before)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "hidden_size",
+            10**7,
+            r"cls_token: of another .* got \[1, 1, 48\], wanted \[1, 1, 10000000\]",
+        ),
+        (
+            "image_size",
+            80,
+            r"position_embeddings: of another .* got \[1, 101, 48\], wanted \[1, 401",
+        ),
+        ("num_hidden_layers", 10**6, "1000002 blocks for"),
+        (
+            "num_hidden_layers",
+            4,
+            r"layer.3.norm.* missing|layer.3.layernorm_before.weight: missing",
+        ),
+        ("mask_ratio", 1.5, "config.json|patches visible"),
+        ("patch_size", 0, "config.json: not of ViTMAE"),
+        ("hidden_size", "wide", "config.json: not of ViTMAE"),
+    ],
+)
+def test_a_config_that_does_not_fit_its_tensors_ends_in_one_line(tmp_path, field, value, message):
+    model = build()
+    config = {**hf_config(sizes_of(model)), field: value}
+    with pytest.raises(RecordError, match=message) as caught:
+        model_from(written(tmp_path / "m", model, "hf", config))
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
 def test_a_hybrid_has_no_name_in_vitmae_and_a_resnet_is_no_masked_autoencoder():
     stem = MODELS["vit_hybrid"].stem
     model = build(ModelShape(24, 1, 3, 16, 1, 2, stem), pixels=64, patch=16, keep=3)
