@@ -1,7 +1,12 @@
-"""Parameters, FLOPs, memory and GPU-hours of any cell, trained or not. Counted, never measured."""
+"""Parameters, FLOPs, memory and hours of any cell on any device, trained or not.
+
+Counted from shapes, never measured: what a device reaches of its peak is the one number taken from
+elsewhere, and `mae_lib.devices` says from where, and how many devices a model needs.
+"""
 
 from dataclasses import dataclass
 
+from mae_lib.errors import StudyError
 from mae_lib.study.definition import Cell
 from mae_lib.study.models import ModelShape, model_shape
 
@@ -14,23 +19,50 @@ STATE_BYTES = 16
 # A block keeps about 34 bytes a token and channel for its backward pass in 16-bit arithmetic.
 # Source: Korthikanti et al. 2022 (arXiv 2205.05198), equation 2, without the attention matrix.
 ACTIVATION_BYTES = 34
+# Recomputed in the backward pass, a block keeps its input alone, in 16 bits.
+CHECKPOINT_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Stem:
+    """timm's ResNet before a hybrid's encoder: bottlenecks a stage, pixels a side of a patch."""
+
+    stages: tuple[int, ...]
+    patch_size: int
+
+
+STEMS: dict[str, Stem] = {
+    "vit_base_r50_s16_224": Stem((3, 4, 9), 16),
+    "vit_small_r26_s32_224": Stem((2, 2, 2, 2), 32),
+    "vit_large_r50_s32_224": Stem((3, 4, 6, 3), 32),
+    # Stride 4, then patches of 8 x 8 of its 64 channels.
+    "vit_tiny_r_s16_p8_224": Stem((), 32),
+}
 
 
 @dataclass(frozen=True)
 class Cost:
     """What a cell holds and does. FLOPs count a multiply-add as two, matrix products only.
 
-    `flops_per_image` is one training step on one image: forward, and backward as two forwards.
+    `flops_per_image` is one training step on one image: forward, and backward as two forwards;
+    `flops_attention` and `flops_decoder` are the parts of it in the encoder's attention products
+    and in the decoder. Activations are of one image in 16-bit arithmetic: all of them, only each
+    block's input (`checkpointed`, the rest recomputed), and those of one encoder block.
     """
 
     params_encoder: int
     params_total: int
+    params_block: int
     tokens: int
     kept: int
     flops_per_image: float
     flops_forward_full: float
+    flops_attention: float
+    flops_decoder: float
     state_bytes: int
     activation_bytes_per_image: int
+    checkpointed_bytes_per_image: int
+    block_bytes_per_image: int
 
     def gpu_hours(
         self,
@@ -44,17 +76,47 @@ class Cost:
 
 
 def cost_of(cell: Cell) -> Cost:
-    """Count a cell. A hybrid's stem sees the whole image, masked pixels filled."""
-    shape, recipe = model_shape(cell.model), cell.recipe
-    tokens = cell.tokens
-    kept = max(1, int(tokens * (1 - cell.mask_ratio)))
-    values = cell.patch_size**2 * CHANNELS
-    decoder = (
-        recipe.decoder_dim or shape.decoder_dim,
-        recipe.decoder_depth or shape.decoder_depth,
+    """Count a cell. A hybrid's stem sees the whole image, masked pixels filled, or its tiles."""
+    recipe = cell.recipe
+    return cost_of_sizes(
+        cell.model,
+        pixels=cell.pixels,
+        patch_size=cell.patch_size,
+        mask_ratio=cell.mask_ratio,
+        keep_rule=recipe.keep_rule,
+        decoder_dim=recipe.decoder_dim,
+        decoder_depth=recipe.decoder_depth,
     )
+
+
+def cost_of_sizes(
+    model: str,
+    *,
+    pixels: int,
+    patch_size: int,
+    mask_ratio: float = 0.8,
+    keep_rule: str = "reference",
+    decoder_dim: int | None = None,
+    decoder_depth: int | None = None,
+) -> Cost:
+    """Count a model of the grid by name. Pixels beyond whole patches are dropped (226 is 224).
+
+    Raises: StudyError for an unknown model, or a patch that its stem does not have.
+    """
+    shape, tokens = model_shape(model), (pixels // patch_size) ** 2
+    if shape.stem and STEMS[shape.stem].patch_size != patch_size:
+        raise StudyError(
+            f"patch_size: the stem of {model} has patches of {STEMS[shape.stem].patch_size} pixels, "
+            f"got {patch_size}"
+        )
+    kept = tokens * (1 - mask_ratio)
     return count(
-        shape, tokens=tokens, kept=kept, values=values, decoder=decoder, pixels=cell.pixels
+        shape,
+        tokens=tokens,
+        kept=max(1, int(kept) if keep_rule == "reference" else int(round(kept, 9))),
+        values=patch_size**2 * CHANNELS,
+        decoder=(decoder_dim or shape.decoder_dim, decoder_depth or shape.decoder_depth),
+        pixels=pixels - pixels % patch_size,
     )
 
 
@@ -63,7 +125,7 @@ def count(
 ) -> Cost:
     """Count an encoder with its decoder on `tokens` patches of `values` numbers, `kept` visible."""
     dim, (decoder_dim, decoder_depth), masked = shape.embed_dim, decoder, tokens - kept
-    stem_params, stem_flops, embedded = _embedding(shape, values, pixels)
+    stem_params, stem_flops, embedded = _embedding(shape, values, pixels, tokens)
     encoder = stem_params + dim * (tokens + 2) + shape.depth * _block_params(dim) + 2 * dim
     decoder_params = (
         dim * decoder_dim
@@ -75,27 +137,29 @@ def count(
     )
     full_blocks = (decoder_depth - 1) * _block_flops(decoder_dim, tokens + 1, tokens + 1)
     last = _block_flops(decoder_dim, masked, tokens + 1)
-    stem_share = stem_flops + 2 * embedded * dim * (tokens if shape.stem else kept)
-    forward = (
-        stem_share
-        + shape.depth * _block_flops(dim, kept + 1, kept + 1)
-        + 2 * (kept + 1) * dim * decoder_dim
-        + full_blocks
-        + last
-        + 2 * masked * decoder_dim * values
-    )
+    # A filled image goes through the stem whole; tiles and plain patches only where visible.
+    seen = tokens if shape.stem and not shape.stem_tiles else kept
+    stem_share = stem_flops * seen / tokens + 2 * embedded * dim * seen
+    decoding = 2 * (kept + 1) * dim * decoder_dim + full_blocks + last
+    decoding += 2 * masked * decoder_dim * values
+    forward = stem_share + shape.depth * _block_flops(dim, kept + 1, kept + 1) + decoding
     whole = stem_flops + 2 * embedded * dim * tokens
     whole += shape.depth * _block_flops(dim, tokens + 1, tokens + 1)
     token_channels = (kept + 1) * dim * shape.depth + (tokens + 1) * decoder_dim * decoder_depth
     return Cost(
         params_encoder=encoder,
         params_total=encoder + decoder_params,
+        params_block=_block_params(dim),
         tokens=tokens,
         kept=kept,
         flops_per_image=3.0 * forward,
         flops_forward_full=float(whole),
+        flops_attention=12.0 * shape.depth * (kept + 1) ** 2 * dim,
+        flops_decoder=3.0 * decoding,
         state_bytes=STATE_BYTES * (encoder + decoder_params),
         activation_bytes_per_image=ACTIVATION_BYTES * token_channels,
+        checkpointed_bytes_per_image=CHECKPOINT_BYTES * token_channels,
+        block_bytes_per_image=ACTIVATION_BYTES * (kept + 1) * dim,
     )
 
 
@@ -110,24 +174,30 @@ def _block_flops(dim: int, queries: int, tokens: int) -> int:
     return products + 4 * queries * tokens * dim
 
 
-def _embedding(shape: ModelShape, values: int, pixels: int) -> tuple[int, float, int]:
-    """Return parameters, FLOPs of a convolutional stem (0 without), and values an embedded patch."""
+def _embedding(shape: ModelShape, values: int, pixels: int, tokens: int) -> tuple[int, float, int]:
+    """Return parameters and FLOPs of a convolutional stem on all patches (0 without), and how many
+    values of an embedded patch are projected."""
     if shape.stem is None:
         return values * shape.embed_dim + shape.embed_dim, 0.0, values
-    params, flops, width = _resnet_stem(pixels)
-    return params + width * shape.embed_dim + shape.embed_dim, flops, width
+    stem = STEMS[shape.stem]
+    side = stem.patch_size if shape.stem_tiles else pixels
+    params, flops, projected = _resnet_stem(stem, side)
+    flops *= tokens if shape.stem_tiles else 1
+    return params + projected * shape.embed_dim + shape.embed_dim, flops, projected
 
 
-def _resnet_stem(pixels: int) -> tuple[int, float, int]:
-    """Count the ResNet-50 of R50+ViT-B/16: stages of 3, 4 and 9 bottlenecks, stride 16 in all.
+def _resnet_stem(stem: Stem, pixels: int) -> tuple[int, float, int]:
+    """Count a ResNet with bottlenecks, stride 4 before its stages, on one image.
 
-    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), appendix B; timm's vit_base_r50_s16.
+    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), appendix B; Steiner et al. 2022
+    (arXiv 2106.10270); timm's vision_transformer_hybrid.
     """
     side = -(-pixels // 2)
     params = 7 * 7 * CHANNELS * 64 + 2 * 64
     flops = 2.0 * 7 * 7 * CHANNELS * 64 * side**2
     side, width = -(-side // 2), 64
-    for blocks, out, stride in ((3, 256, 1), (4, 512, 2), (9, 1024, 2)):
+    for stage, blocks in enumerate(stem.stages):
+        out, stride = 256 * 2**stage, 2 if stage else 1
         for block in range(blocks):
             middle, before = out // 4, side
             side = -(-side // stride) if block == 0 else side
@@ -138,4 +208,5 @@ def _resnet_stem(pixels: int) -> tuple[int, float, int]:
             params += sum(k for k, _ in kernels) + 2 * norms
             flops += sum(2.0 * k * at**2 for k, at in kernels)
             width = out
-    return params, flops, width
+    stride = 4 * 2 ** max(0, len(stem.stages) - 1)
+    return params, flops, width * (stem.patch_size // stride) ** 2

@@ -16,9 +16,9 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from mae_lib.cli import bench, data, law, study
+    from mae_lib.cli import bench, cost, data, export, law, study
 
-    for module in (study, data, law, bench):
+    for module in (study, data, law, cost, export, bench):
         module.register(app)
 
 

@@ -3,7 +3,9 @@
 A stem's convolutions reach beyond a patch and its group norms average over the whole image, so
 dropping tokens after it would let masked pixels through (24 to 92 % of a visible token's norm,
 tests/model/test_hybrid.py). Filled with the data's mean, which normalising makes 0, they are gone;
-the stem's work is not reduced by the mask.
+the stem's work is not reduced by the mask. As tiles, visible patches are images of their own: the
+stem does the visible share of its work exactly, and is another function than timm's on whole images
+(each patch has borders and norms of its own), in training and evaluation alike.
 """
 
 import contextlib
@@ -45,6 +47,22 @@ def visible_tokens(
         tokens = stem(filled.permute(0, 3, 1, 2))
     chosen = order[:, :keep, None].expand(-1, -1, tokens.shape[-1])
     return torch.gather(tokens, 1, chosen)
+
+
+def tile_tokens(
+    stem: torch.nn.Module,
+    patches: Float[Tensor, "B K ppC"],
+    *,
+    patch: int,
+    dtype: torch.dtype | None,
+) -> Float[Tensor, "B K D"]:
+    """Embed patches through a timm stem, each as an image of its own; no other pixel is there."""
+    batch, count, _ = patches.shape
+    tiles = patches.reshape(batch * count, patch, patch, -1).permute(0, 3, 1, 2)
+    cast = torch.autocast(patches.device.type, dtype) if dtype else contextlib.nullcontext()
+    with cast:
+        tokens = stem.proj(stem.backbone(tiles))
+    return tokens.view(batch, count, -1)
 
 
 def initialise_stem(stem: torch.nn.Module, generator: torch.Generator) -> None:

@@ -19,7 +19,7 @@ from mae_lib.kernels.choose import linear_now
 from mae_lib.kernels.patches import gather_patches, patchify, unpatchify
 from mae_lib.model.block import run_block
 from mae_lib.model.encoders import NORM_EPS, build_encoder
-from mae_lib.model.hybrid import initialise_stem, visible_tokens
+from mae_lib.model.hybrid import initialise_stem, tile_tokens, visible_tokens
 from mae_lib.model.positions import sincos_positions
 from mae_lib.model.timm_modules import Block
 from mae_lib.study.models import ModelShape
@@ -60,9 +60,10 @@ class MaskedAutoencoder(torch.nn.Module):
                 exit_code=2,
             )
         self.patch_size, self.keep, self.norm_pix = patch_size, keep, norm_pix
-        self.has_stem = shape.stem is not None
+        self.shape, self.has_stem = shape, shape.stem is not None
         self.side = pixels // patch_size
         self.tokens = self.side**2
+        self.pixels = pixels
         dim = decoder_dim or shape.decoder_dim
         values = patch_size**2 * CHANNELS
         norm_layer = functools.partial(torch.nn.LayerNorm, eps=NORM_EPS)
@@ -101,8 +102,10 @@ class MaskedAutoencoder(torch.nn.Module):
     ) -> Float[Tensor, ""]:
         """Return the mean squared error on the masked patches of normalised images.
 
-        `order` lists each image's patches; the first `keep` are visible.
+        `order` lists each image's patches; the first `keep` are visible. From the noise of another
+        implementation it comes by `masking.order_of_noise`.
         """
+        self._require_size(images)
         patches = gather_patches(images, order, self.patch_size)
         predicted = self._predict(self.embed(images, patches[:, : self.keep], order), order)
         target = self.targets(patches[:, self.keep :])
@@ -117,6 +120,7 @@ class MaskedAutoencoder(torch.nn.Module):
 
     def encode(self, images: Float[Tensor, "B height width 3"]) -> Float[Tensor, "B tokens D"]:
         """Return the normed class and patch tokens of whole images."""
+        self._require_size(images)
         patches = patchify(images, self.patch_size)
         batch = images.shape[0]
         order = torch.arange(self.tokens, device=images.device).expand(batch, -1)
@@ -130,6 +134,7 @@ class MaskedAutoencoder(torch.nn.Module):
 
         With normalised targets the prediction is scaled back by the true patch's mean and SD.
         """
+        self._require_size(images)
         patches = gather_patches(images, order, self.patch_size)
         masked = patches[:, self.keep :]
         visible = self.embed(images, patches[:, : self.keep], order)
@@ -143,6 +148,15 @@ class MaskedAutoencoder(torch.nn.Module):
             torch.zeros_like(filled).scatter_(1, index, filled), self.patch_size, self.side
         )
 
+    def _require_size(self, images: Tensor) -> None:
+        """Images of another size would be cut along the wrong grid without a word."""
+        if images.shape[1:] != (self.pixels, self.pixels, CHANNELS):
+            raise KernelError(
+                f"images: [batch, {self.pixels}, {self.pixels}, {CHANNELS}] is what this model "
+                f"takes, got {list(images.shape)}",
+                exit_code=2,
+            )
+
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor if self.compute_dtype is None else tensor.to(self.compute_dtype)
 
@@ -154,10 +168,14 @@ class MaskedAutoencoder(torch.nn.Module):
     ) -> Float[Tensor, "B K D"]:
         """Embed the first K patches of `order`, given cut out; no other pixel is read.
 
-        A convolutional stem takes the images themselves, every other patch of them filled.
+        A convolutional stem takes the images themselves, every other patch of them filled, or as
+        tiles the patches alone.
         """
         batch, count, values = patches.shape
         embed = self.encoder.patch_embed
+        if self.shape.stem_tiles:
+            tokens = tile_tokens(embed, patches, patch=self.patch_size, dtype=self.compute_dtype)
+            return self._cast(tokens)
         if self.has_stem:
             tokens = visible_tokens(
                 embed, images, order, keep=count, patch=self.patch_size, dtype=self.compute_dtype

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mae_lib.errors import KernelError
@@ -37,3 +37,21 @@ def patch_order(seed: int, items: np.ndarray, step, tokens: int) -> Int[Tensor, 
     bits = max(1, (tokens - 1).bit_length())
     order = np.argsort((keys << bits) | np.arange(tokens), axis=-1)
     return torch.from_numpy(order)
+
+
+def order_of_noise(noise: Float[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """Return the order that facebookresearch/mae and Hugging Face draw from this noise.
+
+    Both sort each image's noise upwards and keep the patches with the least; equal values, which
+    they leave undefined, are taken by position here. `model(images, order_of_noise(noise))` is the
+    loss of `ViTMAEForPreTraining(images, noise=noise)`.
+    """
+    return torch.argsort(noise, dim=1, stable=True)
+
+
+def noise_of_order(order: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+    """Return noise that makes the others mask as `order` does: each patch's rank / L in [0, 1).
+
+    Exact in float32 up to 2^24 patches.
+    """
+    return torch.argsort(order, dim=1) / order.shape[1]

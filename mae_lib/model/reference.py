@@ -40,8 +40,13 @@ def reference_loss(
 
 
 def _embed(model, images: Tensor, visible: Tensor) -> Tensor:
-    """Embed every patch; a convolutional stem gets its images with hidden patches set to 0."""
+    """Embed every patch; a convolutional stem gets its images with hidden patches set to 0,
+    or one patch at a time."""
     pixels, patch = images.permute(0, 3, 1, 2), model.patch_size
+    if model.shape.stem_tiles:
+        embed = model.encoder.patch_embed
+        tiles = [tile for row in pixels.split(patch, 2) for tile in row.split(patch, 3)]
+        return torch.stack([embed.proj(embed.backbone(tile)).flatten(1) for tile in tiles], 1)
     if model.has_stem:
         grid = visible.view(len(images), 1, images.shape[1] // patch, images.shape[2] // patch)
         shown = functional.interpolate(grid.to(images.dtype), scale_factor=patch)

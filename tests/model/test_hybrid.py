@@ -1,10 +1,13 @@
 """A hybrid's stem is timm's own, sees no masked pixel, and trains exactly like the textbook form."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from mae_lib.errors import KernelError
+from mae_lib.kernels.patches import gather_patches
 from mae_lib.model.encoders import build_encoder
 from mae_lib.model.hybrid import fill_masked
 from mae_lib.model.mae import MaskedAutoencoder
@@ -16,11 +19,17 @@ from mae_lib.study.models import MODELS, ModelShape
 # The stem of R50+ViT-B/16 on a narrow encoder: 16 patches of 16 pixels.
 SHAPE = ModelShape(24, 1, 3, 16, 2, 2, stem=MODELS["vit_hybrid"].stem)
 PIXELS, PATCH, TOKENS, KEEP = 64, 16, 16, 3
+TILES = dataclasses.replace(SHAPE, stem_tiles=True)
+# The bare convolution and the R26 stem, patches of 32 pixels.
+OTHERS = {
+    name: dataclasses.replace(MODELS[name], embed_dim=24, depth=1, num_heads=3)
+    for name in ("vit_hybrid_tiny", "vit_hybrid_r26_tiles")
+}
 
 
-def build(dtype=torch.float32, compute_dtype=None) -> MaskedAutoencoder:
+def build(dtype=torch.float32, compute_dtype=None, shape=SHAPE) -> MaskedAutoencoder:
     model = MaskedAutoencoder(
-        SHAPE, pixels=PIXELS, patch_size=PATCH, keep=KEEP, compute_dtype=compute_dtype
+        shape, pixels=PIXELS, patch_size=PATCH, keep=KEEP, compute_dtype=compute_dtype
     )
     return model.initialise(1).to(dtype)
 
@@ -41,13 +50,14 @@ def redrawn(images, order):
     return changed
 
 
+@pytest.mark.parametrize("shape", [SHAPE, TILES], ids=["filled", "tiles"])
 @pytest.mark.parametrize("compute_dtype", [None, torch.bfloat16])
-def test_redrawn_masked_pixels_do_not_move_a_visible_token_by_one_bit(compute_dtype):
-    model, (images, order) = build(compute_dtype=compute_dtype), batch()
-    patches = images.new_zeros(2, KEEP, PATCH * PATCH * 3)
+def test_redrawn_masked_pixels_do_not_move_a_visible_token_by_one_bit(compute_dtype, shape):
+    model, (images, order) = build(compute_dtype=compute_dtype, shape=shape), batch()
     with torch.no_grad():
         tokens, again = (
-            model.embed(pixels, patches, order) for pixels in (images, redrawn(images, order))
+            model.embed(pixels, gather_patches(pixels, order[:, :KEEP], PATCH), order)
+            for pixels in (images, redrawn(images, order))
         )
     assert torch.equal(tokens, again)
     assert torch.isfinite(tokens).all()
@@ -65,8 +75,10 @@ def test_without_the_filling_masked_pixels_would_leak():
     assert moved.min() > 0.05
 
 
-def test_loss_and_every_gradient_equal_the_textbook_form_in_float64():
-    model, (images, order) = build(torch.float64), batch(torch.float64)
+@pytest.mark.parametrize("shape", [SHAPE, TILES], ids=["filled", "tiles"])
+def test_loss_and_every_gradient_equal_the_textbook_form_in_float64(shape):
+    model = MaskedAutoencoder(shape, pixels=32, patch_size=PATCH, keep=2).initialise(1).double()
+    images, order = batch(torch.float64)[0][:, 9:41, 9:41], patch_order(0, np.arange(2), 0, 4)
     parameters = [p for p in model.parameters() if p.requires_grad]
     loss, expected = model(images, order), reference_loss(model, images, order)
     assert abs(loss - expected) <= 1e-12 * abs(expected)
@@ -84,11 +96,40 @@ def test_whole_images_get_timms_own_features_and_the_weights_load_strictly():
         torch.testing.assert_close(model.encode(images), expected, rtol=1e-9, atol=1e-11)
 
 
-def test_the_grids_hybrid_has_the_names_of_timms_own_model():
-    shape = MODELS["vit_hybrid"]
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_stems_leak_nothing_and_are_the_textbook_form(name):
+    model = MaskedAutoencoder(OTHERS[name], pixels=64, patch_size=32, keep=1).initialise(1).double()
+    images, _ = batch(torch.float64)
+    order = patch_order(0, np.arange(2), 0, 4)
+    loss, expected = model(images, order), reference_loss(model, images, order)
+    assert abs(loss - expected) <= 1e-12 * abs(expected)
+    hidden = fill_masked(torch.ones_like(images), order, keep=1, patch=32) == 0
+    other = torch.where(hidden, images + 3, images)
+    tokens, again = (
+        model.embed(pixels, gather_patches(pixels, order[:, :1], 32), order)
+        for pixels in (images, other)
+    )
+    assert torch.equal(tokens, again)
+
+
+def test_tiles_know_nothing_of_each_other():
+    model, (images, order) = build(shape=TILES), batch()
+    patches = gather_patches(images, order[:, :KEEP], PATCH)
+    changed = patches.clone()
+    changed[:, 1:] += 1
+    with torch.no_grad():
+        tokens, again = (model.embed(images, each, order) for each in (patches, changed))
+    assert torch.equal(tokens[:, 0], again[:, 0])
+    assert not torch.equal(tokens[:, 1], again[:, 1])
+
+
+@pytest.mark.parametrize("name", [name for name, shape in MODELS.items() if shape.stem])
+def test_the_grids_hybrids_have_the_names_of_timms_own_models(name):
+    shape = MODELS[name]
+    patch = 16 if "s16_224" in shape.stem else 32
     with torch.device("meta"):
-        theirs = create_model(shape.stem, num_classes=0, img_size=64)
-    ours = build_encoder(shape, pixels=64, patch_size=16)
+        theirs = create_model(shape.stem, num_classes=0, img_size=64, weight_init="skip")
+        ours = MaskedAutoencoder(shape, pixels=64, patch_size=patch, keep=1).encoder
     expected = {name: p.shape for name, p in theirs.state_dict().items()}
     assert {name: p.shape for name, p in ours.state_dict().items()} == expected
 
