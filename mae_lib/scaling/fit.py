@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy import optimize, stats
 
 from mae_lib.errors import FitError
-from mae_lib.kernels.philox import Purpose, random_words, uniform
 from mae_lib.scaling.identify import identifiability
 from mae_lib.scaling.laws import Law, law_named
 from mae_lib.scaling.least_squares import refit
 from mae_lib.scaling.table import Table
+from mae_lib.scaling.uncertainty import lack_of_fit, resample_weights
 
 STARTS = 20
 # Starts agree when their sums of squares do, relatively.
@@ -125,7 +124,7 @@ def fit_law(
     if len(y) < k:
         raise FitError(f"{name}: {k} parameters need at least {k} rows, got {len(y)}")
     params, sse, starts = _search(law, z, y, seed)
-    weights, unit = _bootstrap_weights(table, bootstrap, seed)
+    weights, unit = resample_weights(table, bootstrap, seed)
     draws, converged = refit(law, z, y, weights, params)
     kept = draws[converged]
     if len(kept) < bootstrap / 2:
@@ -151,20 +150,6 @@ def fit_law(
         lack_of_fit=lack_of_fit(table, sse, k),
         identifiability=identifiability(law, table, factors, params, z),
     )
-
-
-def lack_of_fit(table: Table, sse: float, k: int) -> dict | None:
-    """Compare what a law leaves with the scatter of repeated cells; None where none is repeated."""
-    frame = pd.DataFrame(table.logs.round(12)).assign(y=table.y)
-    groups = frame.groupby(list(range(table.logs.shape[1])))["y"]
-    pure = float((groups.transform("mean") - frame["y"]).pow(2).sum())
-    df_pure = len(frame) - groups.ngroups
-    df_lack = groups.ngroups - k
-    if df_pure < 1 or df_lack < 1 or pure == 0:
-        return None
-    f = ((sse - pure) / df_lack) / (pure / df_pure)
-    p = float(stats.f.sf(f, df_lack, df_pure))
-    return {"f": float(f), "df": [int(df_lack), int(df_pure)], "p": p}
 
 
 def _centred(table: Table, factors: tuple[str, ...], centre: np.ndarray) -> np.ndarray:
@@ -199,17 +184,3 @@ def _search(law: Law, z: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarr
     sse, params = min(results, key=lambda result: result[0])
     agreeing = sum(other <= sse * (1 + AGREEMENT) + 1e-18 for other, _ in results)
     return params, sse, {"tried": STARTS, "converged": len(results), "agreeing": agreeing}
-
-
-def _bootstrap_weights(table: Table, count: int, seed: int) -> tuple[np.ndarray, str]:
-    """Return how often each refit takes each row `[count, n]`, and what is drawn."""
-    if table.clusters:
-        codes, unit = pd.factorize(table.frame[table.clusters])[0], f"clusters ({table.clusters})"
-    else:
-        codes, unit = np.arange(len(table.frame)), "cells"
-    groups = int(codes.max()) + 1
-    words = random_words(seed, Purpose.BOOTSTRAP, np.arange(count), draws=groups)
-    drawn = np.floor(uniform(words) * groups).astype(np.int64)
-    counts = np.zeros((count, groups))
-    np.add.at(counts, (np.arange(count)[:, None], drawn), 1.0)
-    return counts[:, codes], unit
