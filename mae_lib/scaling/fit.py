@@ -34,6 +34,8 @@ class Fit:
     bootstrap: dict
     lack_of_fit: dict | None
     identifiability: dict
+    objective: str = "ls"
+    status: str = "complete"
 
     @property
     def n(self) -> int:
@@ -69,6 +71,27 @@ class Fit:
     def fitted(self) -> np.ndarray:
         """Return the law's value at every row."""
         return self.law.evaluate(self.params, _centred(self.table, self.factors, self.centre))[0]
+
+    @property
+    def design(self) -> np.ndarray:
+        """Return the law's Jacobian at the rows, on the objective's scale, `[n, k]`."""
+        return self.law.evaluate(self.params, _centred(self.table, self.factors, self.centre))[1]
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return the law's value at raw factor values `[p, m]`, in the table's own kind."""
+        return self.law.evaluate(self.params, self._at(x))[0]
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        """Return the derivative of `predict` by the parameters, `[p, k]`."""
+        return self.law.evaluate(self.params, self._at(x))[1]
+
+    def draws_at(self, x: np.ndarray) -> np.ndarray:
+        """Return `predict` for every bootstrap draw, `[B, p]`."""
+        return self.law.evaluate(self.draws, self._at(x))[0]
+
+    def _at(self, x: np.ndarray) -> np.ndarray:
+        columns = [self.table.factors.index(factor) for factor in self.factors]
+        return np.log(np.atleast_2d(np.asarray(x, np.float64))[:, columns]) - self.centre
 
     def to_json(self) -> dict:
         """Return the fit as the `fit` commands and fit.json give it."""

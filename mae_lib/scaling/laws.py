@@ -24,6 +24,10 @@ class Law:
     evaluate: Evaluate
     factors: tuple[str, ...] | None
     note: str
+    response: str = "any"
+    levels_needed: int = 2
+    ceiling: str | None = None
+    identifiable: str = "all"
 
     def used(self, factors: tuple[str, ...]) -> tuple[str, ...]:
         """Return the factors of a table that the law uses.
