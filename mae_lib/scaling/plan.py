@@ -1,0 +1,299 @@
+"""Plan the next runs: from fits, a target, candidate cells with costs and a budget to a list.
+
+The algebra is in `next_cells.py`. Under each law a cell's worth is how much of the prediction's
+variance at the target one run there takes away, per cost; a third of the budget goes to cells that
+can show a law to be wrong, because a design that is best under a law cannot test it. Widths are of
+the law's mean, 2 t s sqrt(h), given that the law is true: between-law spread and held-out error are
+not in them, and only the refuting cells can shrink those.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mae_lib.errors import FitError
+from mae_lib.scaling.fit import Fit
+from mae_lib.scaling.next_cells import (
+    NEW_CLUSTER,
+    REFUTERS,
+    Candidates,
+    LawView,
+    Plan,
+    choose_cells,
+    estimable,
+)
+from mae_lib.scaling.table import Table
+
+SHARE = 1 / 3
+# A cluster's correlation is kept below one: a second run in a cluster always tells something.
+LARGEST_CORRELATION = 0.95
+
+
+def plan_runs(
+    fits: Sequence[Fit],
+    at: Mapping[str, float | int],
+    candidates: pd.DataFrame,
+    budget: float | int,
+    *,
+    share: float = SHARE,
+    refute: str = "discrepancy",
+    weights: Mapping[str, float] | None = None,
+    repeats: int = 1,
+    level: float = 0.95,
+) -> dict:
+    """Choose the cells that most narrow the prediction at `at`, and cells that can refute a law.
+
+    `candidates` has the table's factors, a column `cost` (any unit, the budget's) and, where the
+    table names clusters, that column if runs will share data with others; each row may be run
+    `repeats` times. `weights` are the laws' (equal where not given); with a single law there is no
+    discrepancy between laws, and curvature inside the design is tested instead.
+    Units: widths and predictions as the table's response after scaling (fractions), gains in units
+    of each law's residual variance.
+    Raises: FitError naming column and row of a candidate, or the field, that cannot be used.
+    """
+    table = _one_table(fits)
+    _check_target(table, at)
+    x, costs, clusters = check_candidates(table, candidates)
+    _check_options(budget, costs, share, refute, repeats)
+    refute = refute if len(fits) > 1 else "lack_of_fit"
+    target = np.array([[float(at[f]) for f in table.factors]])
+    weights = _weights(fits, weights)
+    views = [law_view(fit, x, target, weights[fit.law.name]) for fit in fits]
+    cells = _cells(table, x, costs, clusters, target, repeats)
+    plan = choose_cells(views, cells, float(budget), share=share, refute=refute)
+    values = {fit.law.name: float(fit.predict(target)[0]) for fit in fits}
+    return {
+        "format": 1,
+        "at": {f: float(at[f]) for f in table.factors},
+        "budget": float(budget),
+        "spent": plan.cost(),
+        "spent_on_refutation": plan.cost("refute"),
+        "refutation_share": share,
+        "refute_by": refute,
+        "laws": [fit.law.name for fit in fits],
+        "weights": weights,
+        "chosen": _chosen_rows(plan, table, candidates, views),
+        "expected_width": _widths(plan, views, level),
+        "level": level,
+        "predictions": values,
+        "between_law_sd": float(np.std(list(values.values()))),
+        "aliased": {
+            fit.law.name: fit.identifiability["null_directions"]
+            for fit in fits
+            if fit.identifiability["null_directions"]
+        },
+        "correlation_in_clusters": {v.name: v.correlation for v in views},
+        "notes": _notes(plan, views, budget, share),
+    }
+
+
+def law_view(fit: Fit, x: np.ndarray, target: np.ndarray, weight: float = 1.0) -> LawView:
+    """Return a fit as the planner's arrays, for candidates `x` `[p, m]` and a target `[1, m]`.
+
+    Raises: FitError when the fit leaves no residual freedom, or is not of least squares on the
+    response, whose residual variance is the unit here.
+    """
+    name = fit.law.name
+    if (objective := getattr(fit, "objective", "ls")) != "ls":
+        raise FitError(f"plan: {name}: objective: a fit with ls is needed, got {objective!r}")
+    if fit.n <= fit.k:
+        raise FitError(
+            f"plan: {name}: {fit.k} parameters leave no scatter of {fit.n} rows to plan by"
+        )
+    said = fit.predict(x)
+    if not (np.isfinite(said).all() and np.isfinite(fit.gradient(x)).all()):
+        row = int(np.flatnonzero(~np.isfinite(said) | ~np.isfinite(fit.gradient(x)).all(1))[0])
+        raise FitError(f"plan: {name}: candidates: row {row}: the law has no value there")
+    # Noise-free tables: the unit must not vanish.
+    floor = (1e-9 * max(float(np.abs(fit.table.y).max()), 1e-300)) ** 2
+    return LawView(
+        name=name,
+        design=fit.design,
+        target=fit.gradient(target)[0],
+        candidates=fit.gradient(x),
+        predictions=said,
+        variance=max(fit.sse / (fit.n - fit.k), floor),
+        weight=weight,
+        correlation=_correlation(fit),
+    )
+
+
+def check_candidates(
+    table: Table, frame: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
+    """Return factors `[p, m]`, costs `[p]` and cluster names of candidates.
+
+    Raises: FitError naming column and row of the first value that cannot be used.
+    """
+    for name in (*table.factors, "cost"):
+        if name not in frame.columns:
+            known = ", ".join(map(str, frame.columns))
+            raise FitError(f"candidates: no column {name!r}; it has {known}")
+    if not len(frame):
+        raise FitError("candidates: at least 1 row is needed, got 0")
+    columns = []
+    for name in (*table.factors, "cost"):
+        values = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
+        if (bad := ~(np.isfinite(values) & (values > 0))).any():
+            row = int(np.flatnonzero(bad)[0])
+            got = frame[name].iloc[row]
+            raise FitError(f"candidates: {name}: row {row}: must be a number above 0, got {got!r}")
+        columns.append(values)
+    named = table.clusters and table.clusters in frame.columns
+    clusters = [str(v) for v in frame[table.clusters]] if named else None
+    return np.stack(columns[:-1], 1), columns[-1], clusters
+
+
+def _one_table(fits: Sequence[Fit]) -> Table:
+    if not fits:
+        raise FitError("plan: laws: at least one fitted law is needed, got none")
+    return fits[0].table
+
+
+def _check_target(table: Table, at: Mapping[str, float | int]) -> None:
+    for factor in table.factors:
+        if factor not in at:
+            given = ", ".join(at) or "nothing"
+            raise FitError(f"at: {factor}: the target lacks this factor, got {given}")
+        value = at[factor]
+        if not (np.isfinite(value) and value > 0):
+            raise FitError(f"at: {factor}: must be a number above 0, got {value!r}")
+    if unknown := [name for name in at if name not in table.factors]:
+        known = ", ".join(table.factors)
+        raise FitError(f"at: {unknown[0]}: no such factor; the table has {known}")
+
+
+def _check_options(
+    budget: float, costs: np.ndarray, share: float, refute: str, repeats: int
+) -> None:
+    if not budget >= costs.min() or not np.isfinite(budget):
+        row = int(costs.argmin())
+        raise FitError(
+            f"budget: must reach the cheapest candidate (row {row}, cost {costs[row]:g}), "
+            f"got {budget:g}"
+        )
+    if not 0 <= share <= 1:
+        raise FitError(f"share: must lie in 0 to 1, got {share:g}")
+    if refute not in REFUTERS:
+        raise FitError(f"refute: one of {', '.join(REFUTERS)}, got {refute!r}")
+    if repeats < 1:
+        raise FitError(f"repeats: must be 1 or more, got {repeats}")
+
+
+def _weights(fits: Sequence[Fit], weights: Mapping[str, float] | None) -> dict[str, float]:
+    names = [fit.law.name for fit in fits]
+    given = {name: 1.0 if weights is None else float(weights.get(name, 0.0)) for name in names}
+    total = sum(given.values())
+    if not (total > 0 and min(given.values()) >= 0):
+        raise FitError(f"weights: must be 0 or more and not all 0, got {given}")
+    return {name: value / total for name, value in given.items()}
+
+
+def _cells(
+    table: Table,
+    x: np.ndarray,
+    costs: np.ndarray,
+    clusters: list[str] | None,
+    target: np.ndarray,
+    repeats: int,
+) -> Candidates:
+    logs, points = table.logs, np.log(x)
+    box = np.vstack([logs, np.log(target)])
+    middle, half = (box.max(0) + box.min(0)) / 2, np.ptp(box, axis=0) / 2
+    rows, scaled = (logs - middle) / half, (points - middle) / half
+    row_names = (
+        [str(v) for v in table.frame[table.clusters]]
+        if table.clusters
+        else [str(i) for i in range(len(logs))]
+    )
+    codes = pd.factorize(pd.Series(row_names + (clusters or [])))[0]
+    return Candidates(
+        costs=costs,
+        repeats=repeats,
+        clusters=codes[len(logs) :] if clusters else np.full(len(x), NEW_CLUSTER),
+        row_clusters=codes[: len(logs)],
+        terms=(second_order(rows), second_order(scaled)),
+        inside=(np.abs(scaled) <= 1 + 1e-9).all(1),
+    )
+
+
+def second_order(scaled: np.ndarray) -> np.ndarray:
+    """Return all squares and products of scaled logs, `[n, m (m + 1) / 2]`."""
+    first, second = np.triu_indices(scaled.shape[1])
+    return scaled[:, first] * scaled[:, second]
+
+
+def _correlation(fit: Fit) -> float:
+    """Return the residuals' intraclass correlation by one-way analysis of variance, 0 to 0.95."""
+    if not fit.table.clusters:
+        return 0.0
+    left = fit.table.y - fit.fitted()
+    codes, names = pd.factorize(fit.table.frame[fit.table.clusters])
+    sizes = np.bincount(codes)
+    n, groups = len(left), len(names)
+    if groups < 2 or n == groups:
+        return 0.0
+    means = np.bincount(codes, left) / sizes
+    within = ((left - means[codes]) ** 2).sum() / (n - groups)
+    between = (sizes * (means - left.mean()) ** 2).sum() / (groups - 1)
+    size = (n - (sizes**2).sum() / n) / (groups - 1)
+    total = between + (size - 1) * within
+    share = (between - within) / total if total > 0 else 0.0
+    return float(np.clip(share, 0.0, LARGEST_CORRELATION))
+
+
+def _chosen_rows(
+    plan: Plan, table: Table, candidates: pd.DataFrame, views: list[LawView]
+) -> list[dict]:
+    kept = [*table.factors, *([table.clusters] if table.clusters in candidates.columns else [])]
+    rows = []
+    for cell in plan.chosen:
+        found = candidates.iloc[cell.row]
+        values = {name: found[name] for name in kept}
+        rows.append(
+            {"row": cell.row}
+            | {k: v.item() if hasattr(v, "item") else v for k, v in values.items()}
+            | {
+                "cost": float(plan.candidates.costs[cell.row]),
+                "role": cell.role,
+                "score_per_cost": cell.score,
+                "gain": {v.name: g for v, g in zip(views, cell.gains, strict=True)},
+                "predictions": {v.name: float(v.predictions[cell.row]) for v in views},
+            }
+        )
+    return rows
+
+
+def _widths(plan: Plan, views: list[LawView], level: float) -> dict[str, dict]:
+    """Width of the interval of each law's mean at the target; None: the runs do not bound it."""
+    cells = [c.row for c in plan.chosen]
+    rows, widths = plan.candidates.row_clusters, {}
+    for view, after in zip(views, plan.known, strict=True):
+        before = after.before
+        freedom = len(rows) - view.design.shape[1]
+        both = [(before, freedom, ()), (after.h, freedom + len(cells), cells)]
+        widths[view.name] = {
+            key: 2 * float(stats.t.ppf(0.5 + level / 2, df) * np.sqrt(view.variance * h))
+            if estimable(view, extra)
+            else None
+            for key, (h, df, extra) in zip(("before", "after"), both, strict=True)
+        }
+    return widths
+
+
+def _notes(plan: Plan, views: list[LawView], budget: float, share: float) -> list[str]:
+    notes = []
+    if share > 0 and not plan.cost("refute"):
+        notes.append("no candidate that can refute a law fits its share of the budget")
+    if len(views) == 1:
+        notes.append("one law: cells that can refute it are those that show curvature it lacks")
+    for view in views:
+        if not estimable(view):
+            notes.append(f"{view.name}: the runs so far do not bound it at the target")
+    if budget - plan.cost() >= plan.candidates.costs.min():
+        notes.append(
+            f"{budget - plan.cost():g} of the budget is left: every useful candidate has been taken"
+        )
+    return notes
