@@ -15,7 +15,6 @@ from mae_lib.evaluation.gate import gate, largest_cells, random_columns
 from mae_lib.images.public_sizes import feasibility, feasible_totals
 from mae_lib.records.sidecar import read_list, read_table
 from mae_lib.report.jobs import cell_parameters
-from mae_lib.report.numbers import ranges_beyond, standard_error_factor
 from mae_lib.report.planning import plan_frame
 from mae_lib.report.results import law_table
 from mae_lib.report.verdicts import (
@@ -23,6 +22,7 @@ from mae_lib.report.verdicts import (
     extrapolation_sentences,
     gate_sentence,
 )
+from mae_lib.scaling.claim import ranges_beyond, standard_error_factor
 from mae_lib.scaling.effects import factor_signs
 from mae_lib.study.definition import Cell, Study
 from mae_lib.study.load import load_study
