@@ -7,8 +7,8 @@ one run at x takes from it
     gain(x) = (g' M^-1 x)^2 / (1 + x' M^-1 x),
 
 after which M^-1 <- M^-1 - (M^-1 x)(M^-1 x)' / (1 + x' M^-1 x). Cells are taken greedily by the
-mean over laws of gain / h (the share of its own variance that a law would lose: so each law has one
-vote, and one with a flat parameter does not drown the rest) per unit of cost.
+mean over laws of gain / h, h before any of them (the share of its own variance that a law would
+lose: so each law has one vote, and one with a flat parameter does not drown the rest) per cost.
 
 Runs that share a cluster share a random effect: with intraclass correlation r the rows of a cluster
 of size c have covariance (1 - r) I + r 11', and a further run there counts as the row
@@ -25,6 +25,7 @@ Source: Elfving 1952 (c-optimality); Sherman & Morrison 1950; refuting cells: `R
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -220,6 +221,17 @@ class Plan:
         rows = [c.row for c in self.chosen if role in (None, c.role)]
         return float(self.candidates.costs[rows].sum())
 
+    def scores(self, role: str) -> np.ndarray:
+        """Return what one run at each candidate is worth in a role, `[p]`.
+
+        Narrowing: the mean over laws of gain, as a share of the variance before any candidate ran,
+        so that the scores of cells taken one after the other add up.
+        """
+        if role == "refute":
+            return self.refuter.scores(self.known)
+        total = sum(k.view.weight for k in self.known)
+        return sum(k.view.weight * k.gains() / k.before for k in self.known) / total
+
     def take(self, row: int, role: str, score: float) -> None:
         """Add a cell, and let every law and the refuter know."""
         gains = tuple(float(k.gains()[row]) for k in self.known)
@@ -242,32 +254,40 @@ def choose_cells(
     """
     known = [Knowledge(v, candidates.clusters, candidates.row_clusters) for v in views]
     plan = Plan(known, candidates, REFUTERS[refute](known, candidates))
-    _fill(plan, "refute", lambda: plan.refuter.scores(known), share * budget, budget)
-    weights = np.array([v.weight for v in views]) / sum(v.weight for v in views)
-    _fill(
-        plan,
-        "narrow",
-        lambda: sum(w * k.gains() / k.h for w, k in zip(weights, known, strict=True)),
-        budget,
-        budget,
-    )
-    return plan
+    plan = _fill(plan, "refute", share * budget, budget)
+    return _fill(plan, "narrow", budget, budget)
 
 
-def _fill(plan: Plan, role: str, scores, limit: float, budget: float) -> None:
-    """Take the best cell per cost while one fits; past `limit` only if that is nearer than not."""
-    costs = plan.candidates.costs
+def _fill(plan: Plan, role: str, limit: float, budget: float) -> Plan:
+    """Fill by score per cost and by score alone; keep the plan of the higher total.
+
+    Taking by score per cost alone can spend a budget on many small cells where one large cell is
+    worth more than all of them.
+    Source: Khuller, Moss & Naor 1999 (budgeted coverage).
+    """
+    plans = [deepcopy(plan), plan]
+    totals = [
+        _take_best(each, role, costs, limit, budget)
+        for each, costs in zip(plans, (plan.candidates.costs, 1.0), strict=True)
+    ]
+    return plans[int(np.argmax(totals))]
+
+
+def _take_best(plan: Plan, role: str, per: np.ndarray | float, limit: float, budget: float) -> float:
+    """Take the best cell while one fits, past `limit` only if that is nearer than not; total score."""
+    costs, total = plan.candidates.costs, 0.0
     times = np.bincount([c.row for c in plan.chosen], minlength=len(costs))
     while True:
         spent = plan.cost()
         fits = (spent + costs <= budget * (1 + 1e-12)) & (times < plan.candidates.repeats)
         # Only the share may be passed, by less than half of the cell; the budget never.
         fits &= spent + costs / (2 if limit < budget else 1) <= limit * (1 + 1e-12)
-        rate = np.where(fits, scores() / costs, 0.0)
-        row = int(rate.argmax())
-        if not rate[row] > 0:
-            return
-        plan.take(row, role, float(rate[row]))
+        scores = np.where(fits, plan.scores(role), 0.0)
+        row = int((scores / per).argmax())
+        if not scores[row] > 0:
+            return total
+        plan.take(row, role, float(scores[row] / costs[row]))
+        total += float(scores[row])
         times[row] += 1
 
 
