@@ -131,7 +131,7 @@ def read_sheet(path: str | Path) -> Sheet:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Check the shape of a CSV row by row, then let pandas parse it; blank rows keep their number."""
+    """Check a CSV row by row, let pandas parse it, and keep the row numbers of the file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -139,39 +139,32 @@ def _read_csv(path: Path) -> pd.DataFrame:
             f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from None
     rows = csv.reader(io.StringIO(text, newline=""))
-    blank = []
+    kept, numbers = io.StringIO(), []
+    writer = csv.writer(kept)
     try:
-        header = next(rows, [])
-        names = [name.strip() for name in header]
-        _check_header(path, names, text)
-        count = 0
+        names = [name.strip() for name in next(rows, [])]
+        _check_header(path, names)
+        writer.writerow(names)
         for number, row in enumerate(rows, start=2):
-            if not any(cell.strip() for cell in row):
-                blank.append(number - 2)
+            values = [value.strip() for value in row]
+            if not any(values):
                 continue
             if len(row) != len(names):
                 raise FitError(
                     f"{path}: row {number}: has {len(row)} values, the header has {len(names)}"
                 )
-            count += 1
-            if count > MAX_ROWS:
+            if len(numbers) == MAX_ROWS:
                 raise FitError(f"{path}: row {number}: is too many; {_LIMIT}")
+            writer.writerow(values)
+            numbers.append(number)
     except csv.Error as error:
         raise FitError(f"{path}: cannot be read as CSV, got {error}") from None
-    frame = pd.read_csv(
-        io.StringIO(text, newline=""),
-        names=names,
-        header=0,
-        index_col=False,
-        skip_blank_lines=False,
-        skipinitialspace=True,
-        # A blank row before a number would turn whole columns into floats; they are dropped below.
-        low_memory=False,
-    )
-    return frame.drop(index=[n for n in blank if n in frame.index])
+    kept.seek(0)
+    frame = pd.read_csv(kept, index_col=False, low_memory=False)
+    return frame.set_index(pd.Index([number - 2 for number in numbers], dtype="int64"))
 
 
-def _check_header(path: Path, names: list[str], text: str) -> None:
+def _check_header(path: Path, names: list[str]) -> None:
     if not any(names):
         raise FitError(f"{path}: row 1: is no header: it is blank")
     if len(names) == 1:
