@@ -17,13 +17,13 @@ import numpy as np
 from scipy import stats
 
 from mae_lib.bench.planner_strategies import STRATEGIES
-from mae_lib.bench.planner_world import FACTORS, OUTSIDE, TRUTHS, World, build_world, simulate
+from mae_lib.bench.planner_world import FACTORS, TRUTHS, UNSEEN, World, build_world, simulate
 from mae_lib.errors import FitError
 from mae_lib.kernels.philox import Purpose, random_words, uniform
 from mae_lib.records.provenance import commit, processor, versions
+from mae_lib.scaling.knowledge import LawView
 from mae_lib.scaling.laws import Law, law_named
 from mae_lib.scaling.least_squares import refit
-from mae_lib.scaling.next_cells import LawView
 
 FITTED = ("log_product", "log_additive", "logit_additive", "power_product")
 REPEATS = 100
@@ -63,14 +63,12 @@ def bench_planner(
     Units: accuracy as a fraction; costs in the smallest cell's training.
     Raises: FitError for a truth or strategy that does not exist, or fewer than 2 repeats.
     """
-    for name, known in ((t, TRUTHS) for t in truths):
-        if name not in known:
-            raise FitError(f"bench planner: truth: one of {', '.join(known)}, got {name!r}")
+    for name in truths:
+        if name not in TRUTHS:
+            raise FitError(f"bench planner: truth: one of {', '.join(TRUTHS)}, got {name!r}")
     for name in strategies:
         if name not in STRATEGIES:
-            raise FitError(
-                f"bench planner: strategy: one of {', '.join(STRATEGIES)}, got {name!r}"
-            )
+            raise FitError(f"bench planner: strategy: one of {', '.join(STRATEGIES)}, got {name!r}")
     if repeats < 2:
         raise FitError(f"bench planner: repeats: must be 2 or more, got {repeats}")
     world = build_world() if budget is None else build_world(budget)
@@ -124,7 +122,8 @@ def _one_truth(
     return [
         {
             "truth": truth,
-            "among_the_laws": truth not in OUTSIDE and truth in [law.name for law in laws],
+            "among_the_laws": truth in [law.name for law in laws],
+            "seen_in_design": truth not in UNSEEN,
             "strategy": name,
             "truth_at_target": exact,
             "runs": float(runs[i]),
@@ -210,6 +209,7 @@ def _views(world: World, fits: list[Batch], y: np.ndarray, repeat: int) -> list[
                 target=fit.gradient[repeat, -1],
                 candidates=fit.gradient[repeat, n:-1],
                 predictions=fit.said[repeat, n:-1],
+                at_target=float(fit.said[repeat, -1]),
                 variance=float(left @ left / (n - k)),
             )
         )
@@ -264,9 +264,7 @@ def _repeated(starts: list[Batch], count: int) -> list[Batch]:
     def tile(part: np.ndarray) -> np.ndarray:
         return np.tile(part, (count,) + (1,) * (part.ndim - 1))
 
-    return [
-        Batch(s.law, tile(s.params), s.said, s.gradient, tile(s.converged)) for s in starts
-    ]
+    return [Batch(s.law, tile(s.params), s.said, s.gradient, tile(s.converged)) for s in starts]
 
 
 def _first_start(law: Law, world: World, y: np.ndarray) -> np.ndarray:

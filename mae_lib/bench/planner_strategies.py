@@ -6,7 +6,8 @@ import numpy as np
 
 from mae_lib.bench.planner_world import World
 from mae_lib.kernels.philox import Purpose, random_order
-from mae_lib.scaling.next_cells import NEW_CLUSTER, Candidates, LawView, choose_cells
+from mae_lib.scaling.knowledge import NEW_CLUSTER, Candidates, LawView
+from mae_lib.scaling.next_cells import choose_cells
 from mae_lib.scaling.plan import second_order
 
 # Chooses rows of candidates from the world, the laws as fitted so far, a seed and a repeat.
@@ -50,12 +51,12 @@ def one_factor(world: World, views: list[LawView], seed: int, repeat: int) -> li
     return fill(world, np.array([*order, *base_row]))
 
 
-def planned(share: float, refute: str = "discrepancy") -> Strategy:
+def planned(share: float, refute: str = "discrepancy", caution: float = 1.0) -> Strategy:
     """Return the planner with a share for refutation, cells scored one of two ways."""
 
     def strategy(world: World, views: list[LawView], seed: int, repeat: int) -> list[int]:
         cells = planner_cells(world)
-        plan = choose_cells(views, cells, world.budget, share=share, refute=refute)
+        plan = choose_cells(views, cells, world.budget, share=share, refute=refute, caution=caution)
         return [chosen.row for chosen in plan.chosen]
 
     return strategy
@@ -74,7 +75,7 @@ def planner_cells(world: World) -> Candidates:
         repeats=1,
         clusters=np.full(len(points), NEW_CLUSTER),
         row_clusters=np.arange(world.measured),
-        terms=(second_order(rows), second_order(points)),
+        terms=(second_order(rows), second_order(points), second_order(scaled[-1:])[0]),
         inside=(np.abs(points) <= 1 + 1e-9).all(1),
     )
 
@@ -83,6 +84,8 @@ STRATEGIES: dict[str, Strategy] = {
     "planner": planned(1 / 3),
     "planner_lack_of_fit": planned(1 / 3, "lack_of_fit"),
     "planner_no_refutation": planned(0.0),
+    "planner_no_caution": planned(1 / 3, caution=0.0),
+    "c_optimal": planned(0.0, caution=0.0),
     "random": random_cells,
     "one_factor": one_factor,
     "largest_first": largest_first,

@@ -1,10 +1,10 @@
 """Plan the next runs: from fits, a target, candidate cells with costs and a budget to a list.
 
-The algebra is in `next_cells.py`. Under each law a cell's worth is how much of the prediction's
+The algebra is in `knowledge.py`. Under each law a cell's worth is how much of the prediction's
 variance at the target one run there takes away, per cost; a third of the budget goes to cells that
-can show a law to be wrong, because a design that is best under a law cannot test it. Widths are of
-the law's mean, 2 t s sqrt(h), given that the law is true: between-law spread and held-out error are
-not in them, and only the refuting cells can shrink those.
+can show a law to be wrong (`refuters.py`), because a design that is best under a law cannot test
+it. Widths are of the law's mean, 2 t s sqrt(h), given that the law is true: between-law spread and
+held-out error are not in them, and only the refuting cells can shrink those.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ from scipy import stats
 
 from mae_lib.errors import FitError
 from mae_lib.scaling.fit import Fit
-from mae_lib.scaling.next_cells import (
+from mae_lib.scaling.knowledge import (
     NEW_CLUSTER,
-    REFUTERS,
     Candidates,
     LawView,
-    Plan,
-    choose_cells,
     estimable,
+    spread_at_target,
 )
+from mae_lib.scaling.next_cells import Plan, choose_cells
+from mae_lib.scaling.refuters import REFUTERS
 from mae_lib.scaling.table import Table
 
 SHARE = 1 / 3
@@ -39,6 +39,7 @@ def plan_runs(
     *,
     share: float = SHARE,
     refute: str = "discrepancy",
+    caution: float = 1.0,
     weights: Mapping[str, float] | None = None,
     repeats: int = 1,
     level: float = 0.95,
@@ -47,8 +48,9 @@ def plan_runs(
 
     `candidates` has the table's factors, a column `cost` (any unit, the budget's) and, where the
     table names clusters, that column if runs will share data with others; each row may be run
-    `repeats` times. `weights` are the laws' (equal where not given); with a single law there is no
-    discrepancy between laws, and curvature inside the design is tested instead.
+    `repeats` times. `weights` are the laws' (equal where not given); `caution` is how far each law
+    doubts its form, in units of the spread between laws at the target. With a single law there is
+    no such spread: it trusts itself, and curvature inside the design is what can refute it.
     Units: widths and predictions as the table's response after scaling (fractions), gains in units
     of each law's residual variance.
     Raises: FitError naming column and row of a candidate, or the field, that cannot be used.
@@ -56,14 +58,15 @@ def plan_runs(
     table = _one_table(fits)
     _check_target(table, at)
     x, costs, clusters = check_candidates(table, candidates)
-    _check_options(budget, costs, share, refute, repeats)
+    _check_options(budget, costs, refute, repeats)
+    _check_range("share", share, 1.0)
+    _check_range("caution", caution, np.inf)
     refute = refute if len(fits) > 1 else "lack_of_fit"
     target = np.array([[float(at[f]) for f in table.factors]])
     weights = _weights(fits, weights)
     views = [law_view(fit, x, target, weights[fit.law.name]) for fit in fits]
     cells = _cells(table, x, costs, clusters, target, repeats)
-    plan = choose_cells(views, cells, float(budget), share=share, refute=refute)
-    values = {fit.law.name: float(fit.predict(target)[0]) for fit in fits}
+    plan = choose_cells(views, cells, float(budget), share=share, refute=refute, caution=caution)
     return {
         "format": 1,
         "at": {f: float(at[f]) for f in table.factors},
@@ -72,13 +75,14 @@ def plan_runs(
         "spent_on_refutation": plan.cost("refute"),
         "refutation_share": share,
         "refute_by": refute,
+        "caution": caution,
         "laws": [fit.law.name for fit in fits],
         "weights": weights,
         "chosen": _chosen_rows(plan, table, candidates, views),
         "expected_width": _widths(plan, views, level),
         "level": level,
-        "predictions": values,
-        "between_law_sd": float(np.std(list(values.values()))),
+        "predictions": {v.name: v.at_target for v in views},
+        "between_law_sd": float(np.sqrt(spread_at_target(views))),
         "aliased": {
             fit.law.name: fit.identifiability["null_directions"]
             for fit in fits
@@ -114,6 +118,7 @@ def law_view(fit: Fit, x: np.ndarray, target: np.ndarray, weight: float = 1.0) -
         target=fit.gradient(target)[0],
         candidates=fit.gradient(x),
         predictions=said,
+        at_target=float(fit.predict(target)[0]),
         variance=max(fit.sse / (fit.n - fit.k), floor),
         weight=weight,
         correlation=_correlation(fit),
@@ -165,17 +170,20 @@ def _check_target(table: Table, at: Mapping[str, float | int]) -> None:
         raise FitError(f"at: {unknown[0]}: no such factor; the table has {known}")
 
 
-def _check_options(
-    budget: float, costs: np.ndarray, share: float, refute: str, repeats: int
-) -> None:
+def _check_range(name: str, value: float, most: float) -> None:
+    if not 0 <= value <= most or value == np.inf:
+        raise FitError(
+            f"{name}: must be a number from 0{f' to {most:g}' * (most < 9)}, got {value:g}"
+        )
+
+
+def _check_options(budget: float, costs: np.ndarray, refute: str, repeats: int) -> None:
     if not budget >= costs.min() or not np.isfinite(budget):
         row = int(costs.argmin())
         raise FitError(
             f"budget: must reach the cheapest candidate (row {row}, cost {costs[row]:g}), "
             f"got {budget:g}"
         )
-    if not 0 <= share <= 1:
-        raise FitError(f"share: must lie in 0 to 1, got {share:g}")
     if refute not in REFUTERS:
         raise FitError(f"refute: one of {', '.join(REFUTERS)}, got {refute!r}")
     if repeats < 1:
@@ -202,7 +210,7 @@ def _cells(
     logs, points = table.logs, np.log(x)
     box = np.vstack([logs, np.log(target)])
     middle, half = (box.max(0) + box.min(0)) / 2, np.ptp(box, axis=0) / 2
-    rows, scaled = (logs - middle) / half, (points - middle) / half
+    rows, scaled, aim = ((part - middle) / half for part in (logs, points, np.log(target[0])))
     row_names = (
         [str(v) for v in table.frame[table.clusters]]
         if table.clusters
@@ -214,7 +222,7 @@ def _cells(
         repeats=repeats,
         clusters=codes[len(logs) :] if clusters else np.full(len(x), NEW_CLUSTER),
         row_clusters=codes[: len(logs)],
-        terms=(second_order(rows), second_order(scaled)),
+        terms=(second_order(rows), second_order(scaled), second_order(aim[None])[0]),
         inside=(np.abs(scaled) <= 1 + 1e-9).all(1),
     )
 
@@ -294,6 +302,6 @@ def _notes(plan: Plan, views: list[LawView], budget: float, share: float) -> lis
             notes.append(f"{view.name}: the runs so far do not bound it at the target")
     if budget - plan.cost() >= plan.candidates.costs.min():
         notes.append(
-            f"{budget - plan.cost():g} of the budget is left: every useful candidate has been taken"
+            f"{budget - plan.cost():g} of the budget is left: no further candidate fits it"
         )
     return notes
