@@ -112,9 +112,12 @@ def _require_equal(committed: object, now: object, path: Path) -> None:
 
 
 def _first_difference(a: object, b: object, where: str) -> str | None:
-    """Name the first place where two JSON values differ by more than rounding."""
+    """Name the first place where the committed JSON `a` differs from `b` by more than rounding.
+
+    A field that `b` has gained since is no difference: every committed number must still be there.
+    """
     if isinstance(a, dict) and isinstance(b, dict):
-        for key in sorted(a.keys() | b.keys()):
+        for key in sorted(a):
             if found := _first_difference(a.get(key), b.get(key), f"{where}.{key}"):
                 return found
         return None
