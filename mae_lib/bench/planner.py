@@ -90,6 +90,7 @@ def bench_planner(
         "target": dict(zip(FACTORS, world.target[0].tolist(), strict=True)),
         "level": LEVEL,
         "rows": rows,
+        "strategies": _over_truths(rows),
         "processor": processor(),
         "versions": versions(),
         "commit": commit(),
@@ -249,6 +250,19 @@ def _against(error: np.ndarray, i: int, strategies: list[str], seed: int) -> dic
         "rmse_over_random_interval": [low, high],
         "verdict": verdict,
     }
+
+
+def _over_truths(rows: list[dict]) -> dict[str, dict]:
+    """Return for each strategy the geometric mean ratio of RMSE to random's, and its verdicts."""
+    found = {}
+    for name in dict.fromkeys(row["strategy"] for row in rows if "verdict" in row):
+        mine = [row for row in rows if row["strategy"] == name]
+        verdicts = [row["verdict"] for row in mine]
+        found[name] = {
+            "mean_ratio": float(np.exp(np.mean(np.log([r["rmse_over_random"] for r in mine])))),
+            "worst_ratio": max(row["rmse_over_random"] for row in mine),
+        } | {v: verdicts.count(v) for v in ("wins", "loses", "not settled")}
+    return found
 
 
 def _quantiles(values: np.ndarray) -> list[float]:

@@ -10,6 +10,7 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
     bench.callback()(_group)
     bench.command("step")(step)
+    bench.command("planner")(planner)
     app.add_typer(bench, name="bench")
 
 
@@ -51,6 +52,29 @@ def step(
         print(as_json.dumps(rows, indent=1))
     else:
         _print_table(rows)
+
+
+def planner(
+    repeats: Annotated[int, typer.Option(help="Simulated studies a truth.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+    truth: Annotated[
+        list[str] | None, typer.Option(help="Only this truth; may be given twice. Default: all.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Simulate studies planned in several ways at equal cost, and score their predictions."""
+    from mae_lib.bench.planner import bench_planner
+
+    options = {"truths": truth} if truth else {}
+    found = bench_planner(repeats=repeats, seed=seed, **options)
+    if json:
+        import json as as_json
+
+        print(as_json.dumps(found, indent=1))
+    else:
+        from mae_lib.cli.plan_law import print_planner_bench
+
+        print_planner_bench(found)
 
 
 def _print_table(rows: list[dict]) -> None:

@@ -16,9 +16,9 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from mae_lib.cli import bench, data, law, study
+    from mae_lib.cli import bench, data, law, plan_law, study
 
-    for module in (study, data, law, bench):
+    for module in (study, data, law, plan_law, bench):
         module.register(app)
 
 

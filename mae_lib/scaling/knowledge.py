@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-RIDGE = 1e-8
+RIDGE = 1e-10
 NEW_CLUSTER = -1
 # A part of the target's gradient above this share lies in a direction that the runs do not have.
 ESTIMABLE = 1e-6
@@ -151,6 +151,7 @@ def with_curvature(
         return list(views)
     wider = []
     for v in views:
+        # What the law's tangent takes of the terms is no curvature that it lacks.
         taken = _inverse(v.design.T @ v.design) @ v.design.T @ rows
         left = target - v.target @ taken
         information_on_terms = v.variance * (left @ left) / spread
@@ -171,7 +172,7 @@ def estimable(view: LawView, extra: Sequence[int] = ()) -> bool:
     design = np.vstack([view.design, view.candidates[list(extra)]])
     scale = _lengths(design)
     _, singular, directions = np.linalg.svd(design / scale, full_matrices=True)
-    rank = int((singular > RIDGE * singular[0]).sum())
+    rank = int((singular > np.sqrt(RIDGE) * singular[0]).sum())
     target = view.target / scale
     missing = directions[rank:] @ target
     return bool(np.linalg.norm(missing) <= ESTIMABLE * max(np.linalg.norm(target), 1e-300))

@@ -8,6 +8,7 @@ held-out error are not in them, and only the refuting cells can shrink those.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,8 @@ def plan_runs(
     weights: Mapping[str, float] | None = None,
     repeats: int = 1,
     level: float = 0.95,
+    name: str = "candidates",
+    first_row: int = 2,
 ) -> dict:
     """Choose the cells that most narrow the prediction at `at`, and cells that can refute a law.
 
@@ -51,20 +54,24 @@ def plan_runs(
     `repeats` times. `weights` are the laws' (equal where not given); `caution` is how far each law
     doubts its form, in units of the spread between laws at the target. With a single law there is
     no such spread: it trusts itself, and curvature inside the design is what can refute it.
+    Laws that cannot plan here (no value at a candidate, an accuracy outside 0 to 1 at the target,
+    no residual freedom) are left out and named. `name` and `first_row` are the candidates' file and
+    the number a person sees beside its first row; the frame's own integer index counts from it.
     Units: widths and predictions as the table's response after scaling (fractions), gains in units
     of each law's residual variance.
     Raises: FitError naming column and row of a candidate, or the field, that cannot be used.
     """
     table = _one_table(fits)
     _check_target(table, at)
-    x, costs, clusters = check_candidates(table, candidates)
-    _check_options(budget, costs, refute, repeats)
+    numbers = row_numbers(candidates, first_row)
+    x, costs, clusters = check_candidates(table, candidates, name=name, numbers=numbers)
+    _check_options(budget, costs, numbers, refute, repeats)
     _check_range("share", share, 1.0)
     _check_range("caution", caution, np.inf)
-    refute = refute if len(fits) > 1 else "lack_of_fit"
     target = np.array([[float(at[f]) for f in table.factors]])
-    weights = _weights(fits, weights)
-    views = [law_view(fit, x, target, weights[fit.law.name]) for fit in fits]
+    views, left_out = _views(fits, x, target)
+    refute = refute if len(views) > 1 else "lack_of_fit"
+    views, weights = _weighted(views, weights)
     cells = _cells(table, x, costs, clusters, target, repeats)
     plan = choose_cells(views, cells, float(budget), share=share, refute=refute, caution=caution)
     return {
@@ -76,9 +83,10 @@ def plan_runs(
         "refutation_share": share,
         "refute_by": refute,
         "caution": caution,
-        "laws": [fit.law.name for fit in fits],
+        "laws": [v.name for v in views],
+        "left_out": left_out,
         "weights": weights,
-        "chosen": _chosen_rows(plan, table, candidates, views),
+        "chosen": _chosen_rows(plan, table, candidates, numbers),
         "expected_width": _widths(plan, views, level),
         "level": level,
         "predictions": {v.name: v.at_target for v in views},
@@ -86,69 +94,93 @@ def plan_runs(
         "aliased": {
             fit.law.name: fit.identifiability["null_directions"]
             for fit in fits
-            if fit.identifiability["null_directions"]
+            if fit.identifiability["null_directions"] and fit.law.name not in left_out
         },
         "correlation_in_clusters": {v.name: v.correlation for v in views},
         "notes": _notes(plan, views, budget, share),
     }
 
 
-def law_view(fit: Fit, x: np.ndarray, target: np.ndarray, weight: float = 1.0) -> LawView:
+def law_view(fit: Fit, x: np.ndarray, target: np.ndarray) -> LawView:
     """Return a fit as the planner's arrays, for candidates `x` `[p, m]` and a target `[1, m]`.
 
-    Raises: FitError when the fit leaves no residual freedom, or is not of least squares on the
-    response, whose residual variance is the unit here.
+    Raises: FitError when the law cannot plan here; least squares on the response is needed, whose
+    residual variance is the unit.
     """
     name = fit.law.name
-    if (objective := getattr(fit, "objective", "ls")) != "ls":
-        raise FitError(f"plan: {name}: objective: a fit with ls is needed, got {objective!r}")
+    if fit.objective != "ls":
+        raise FitError(f"{name}: objective: a fit with ls is needed, got {fit.objective!r}")
     if fit.n <= fit.k:
-        raise FitError(
-            f"plan: {name}: {fit.k} parameters leave no scatter of {fit.n} rows to plan by"
-        )
-    said = fit.predict(x)
-    if not (np.isfinite(said).all() and np.isfinite(fit.gradient(x)).all()):
-        row = int(np.flatnonzero(~np.isfinite(said) | ~np.isfinite(fit.gradient(x)).all(1))[0])
-        raise FitError(f"plan: {name}: candidates: row {row}: the law has no value there")
+        raise FitError(f"{name}: {fit.k} parameters leave no scatter of {fit.n} rows to plan by")
+    said, gradient = fit.predict(x), fit.gradient(x)
+    aim, towards = float(fit.predict(target)[0]), fit.gradient(target)[0]
+    if not np.isfinite([*said, aim, *gradient.ravel(), *towards]).all():
+        raise FitError(f"{name}: has no value at a candidate or at the target")
+    if fit.table.kind != "loss" and not 0 <= aim <= 1:
+        raise FitError(f"{name}: says {aim:.3g} at the target, outside 0 to 1")
     # Noise-free tables: the unit must not vanish.
     floor = (1e-9 * max(float(np.abs(fit.table.y).max()), 1e-300)) ** 2
     return LawView(
         name=name,
-        design=fit.design,
-        target=fit.gradient(target)[0],
-        candidates=fit.gradient(x),
+        design=fit.gradient(fit.table.x),
+        target=towards,
+        candidates=gradient,
         predictions=said,
-        at_target=float(fit.predict(target)[0]),
+        at_target=aim,
         variance=max(fit.sse / (fit.n - fit.k), floor),
-        weight=weight,
         correlation=_correlation(fit),
     )
 
 
+def row_numbers(frame: pd.DataFrame, first_row: int) -> np.ndarray:
+    """Return the number that a person sees beside each row of the file."""
+    plain = pd.api.types.is_integer_dtype(frame.index)
+    return (frame.index.to_numpy() if plain else np.arange(len(frame))) + first_row
+
+
 def check_candidates(
-    table: Table, frame: pd.DataFrame
+    table: Table,
+    frame: pd.DataFrame,
+    *,
+    name: str = "candidates",
+    numbers: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
     """Return factors `[p, m]`, costs `[p]` and cluster names of candidates.
 
     Raises: FitError naming column and row of the first value that cannot be used.
     """
-    for name in (*table.factors, "cost"):
-        if name not in frame.columns:
+    numbers = row_numbers(frame, 2) if numbers is None else numbers
+    for column in (*table.factors, "cost"):
+        if column not in frame.columns:
             known = ", ".join(map(str, frame.columns))
-            raise FitError(f"candidates: no column {name!r}; it has {known}")
+            raise FitError(f"{name}: no column {column!r}; it has {known}")
     if not len(frame):
-        raise FitError("candidates: at least 1 row is needed, got 0")
+        raise FitError(f"{name}: at least 1 row is needed, got 0")
     columns = []
-    for name in (*table.factors, "cost"):
-        values = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
+    for column in (*table.factors, "cost"):
+        values = pd.to_numeric(frame[column], errors="coerce").to_numpy(np.float64)
         if (bad := ~(np.isfinite(values) & (values > 0))).any():
-            row = int(np.flatnonzero(bad)[0])
-            got = frame[name].iloc[row]
-            raise FitError(f"candidates: {name}: row {row}: must be a number above 0, got {got!r}")
+            row, got = numbers[bad][0], frame[column][bad].iloc[0]
+            got = got.item() if hasattr(got, "item") else got
+            raise FitError(f"{name}: {column}: row {row}: must be a number above 0, got {got!r}")
         columns.append(values)
     named = table.clusters and table.clusters in frame.columns
     clusters = [str(v) for v in frame[table.clusters]] if named else None
     return np.stack(columns[:-1], 1), columns[-1], clusters
+
+
+def _views(
+    fits: Sequence[Fit], x: np.ndarray, target: np.ndarray
+) -> tuple[list[LawView], dict[str, str]]:
+    views, left_out = [], {}
+    for fit in fits:
+        try:
+            views.append(law_view(fit, x, target))
+        except FitError as error:
+            left_out[fit.law.name] = str(error)
+    if not views:
+        raise FitError(f"plan: no law can plan here: {next(iter(left_out.values()))}")
+    return views, left_out
 
 
 def _one_table(fits: Sequence[Fit]) -> Table:
@@ -177,11 +209,13 @@ def _check_range(name: str, value: float, most: float) -> None:
         )
 
 
-def _check_options(budget: float, costs: np.ndarray, refute: str, repeats: int) -> None:
+def _check_options(
+    budget: float, costs: np.ndarray, numbers: np.ndarray, refute: str, repeats: int
+) -> None:
     if not budget >= costs.min() or not np.isfinite(budget):
         row = int(costs.argmin())
         raise FitError(
-            f"budget: must reach the cheapest candidate (row {row}, cost {costs[row]:g}), "
+            f"budget: must reach the cheapest candidate (row {numbers[row]}, cost {costs[row]:g}), "
             f"got {budget:g}"
         )
     if refute not in REFUTERS:
@@ -190,13 +224,15 @@ def _check_options(budget: float, costs: np.ndarray, refute: str, repeats: int) 
         raise FitError(f"repeats: must be 1 or more, got {repeats}")
 
 
-def _weights(fits: Sequence[Fit], weights: Mapping[str, float] | None) -> dict[str, float]:
-    names = [fit.law.name for fit in fits]
-    given = {name: 1.0 if weights is None else float(weights.get(name, 0.0)) for name in names}
+def _weighted(
+    views: list[LawView], weights: Mapping[str, float] | None
+) -> tuple[list[LawView], dict[str, float]]:
+    given = {v.name: 1.0 if weights is None else float(weights.get(v.name, 0.0)) for v in views}
     total = sum(given.values())
     if not (total > 0 and min(given.values()) >= 0):
         raise FitError(f"weights: must be 0 or more and not all 0, got {given}")
-    return {name: value / total for name, value in given.items()}
+    shares = {name: value / total for name, value in given.items()}
+    return [replace(v, weight=shares[v.name]) for v in views], shares
 
 
 def _cells(
@@ -253,16 +289,16 @@ def _correlation(fit: Fit) -> float:
 
 
 def _chosen_rows(
-    plan: Plan, table: Table, candidates: pd.DataFrame, views: list[LawView]
+    plan: Plan, table: Table, candidates: pd.DataFrame, numbers: np.ndarray
 ) -> list[dict]:
-    kept = [*table.factors, *([table.clusters] if table.clusters in candidates.columns else [])]
-    rows = []
+    shared = table.clusters if table.clusters in candidates.columns else None
+    views, rows = [k.view for k in plan.known], []
     for cell in plan.chosen:
         found = candidates.iloc[cell.row]
-        values = {name: found[name] for name in kept}
         rows.append(
-            {"row": cell.row}
-            | {k: v.item() if hasattr(v, "item") else v for k, v in values.items()}
+            {"row": int(numbers[cell.row])}
+            | {name: float(found[name]) for name in table.factors}
+            | ({shared: str(found[shared])} if shared else {})
             | {
                 "cost": float(plan.candidates.costs[cell.row]),
                 "role": cell.role,
