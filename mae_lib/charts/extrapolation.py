@@ -1,0 +1,158 @@
+"""Laws beyond their data: fans along a factor, held-out error by distance, lines of equal accuracy."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import pandas as pd
+
+from mae_lib.charts.theme import GREY, WIDTH, themed
+
+PANEL = WIDTH // 2 - 60
+
+
+def law_fan(
+    curves: pd.DataFrame, measured: pd.DataFrame, *, factor: str, response: str = "Top-1"
+) -> alt.TopLevelMixin:
+    """Draw each law along one factor: line inside the data, dashed on a shaded region beyond them.
+
+    `curves`: law, x, value, low, high, part; `measured`: x, value. Intervals are the law's own
+    bootstrap, cut at -20 % and 120 %.
+    """
+    curves = curves.copy()
+    fraction = curves.value.abs().max() <= 2 and response != "Loss"
+    if fraction:
+        curves[["value", "low", "high"]] = curves[["value", "low", "high"]].clip(-0.2, 1.2)
+    edge = curves[curves.part == "inside"].x.max()
+    region = pd.DataFrame({"low": [edge], "high": [curves.x.max()]})
+    axis = alt.Axis(format="%") if fraction else alt.Axis()
+    x = alt.X(
+        "x:Q", title=factor, scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", tickCount=4)
+    )
+    y = alt.Y("value:Q", title=response, axis=axis, scale=alt.Scale(zero=False))
+    panels = []
+    for law in curves.law.unique():
+        part = curves[curves.law == law]
+        base = alt.Chart(part).encode(x=x)
+        layers = [
+            alt.Chart(region).mark_rect(opacity=0.12, color=GREY).encode(x="low:Q", x2="high:Q"),
+            base.mark_area(opacity=0.25).encode(y=alt.Y("low:Q", title=response), y2="high:Q"),
+            *(
+                base.transform_filter(alt.datum.part == name)
+                .mark_line(strokeDash=dash)
+                .encode(y=y, tooltip=["law", "x", alt.Tooltip("value", format=".3f")])
+                for name, dash in (("inside", [1, 0]), ("beyond", [5, 4]))
+            ),
+            alt.Chart(measured).mark_point(filled=True, size=28, color=GREY, opacity=0.9)
+            .encode(x="x:Q", y="value:Q"),
+        ]  # fmt: skip
+        panels.append(alt.layer(*layers).properties(width=PANEL, height=150, title=law))
+    last = curves.groupby("law", sort=False).tail(1).set_index("law").value
+    unit = (lambda v: f"{v:.0%}") if fraction else (lambda v: f"{v:.3g}")
+    text = ", ".join(f"{law} {unit(value)}" for law, value in last.items())
+    chart = alt.concat(*panels, columns=2).resolve_scale(y="shared", x="shared")
+    return themed(chart, f"Laws along {factor}; at its largest value they answer: {text}.")
+
+
+def heldout_by_rho(errors: pd.DataFrame) -> alt.TopLevelMixin:
+    """Draw the error at held-out cells by distance beyond the training cells, a colour a law.
+
+    `errors`: law, split, rho, rmse (points of accuracy, or percent of a loss). Lines join the
+    splits of one law; the region beyond 1 is where nothing is calibrated.
+    """
+    edge = max(1.2, float(errors.rho.max()) * 1.05)
+    region = pd.DataFrame({"low": [1.0], "high": [edge]})
+    band = alt.Chart(region).mark_rect(opacity=0.12, color=GREY).encode(x="low:Q", x2="high:Q")
+    base = alt.Chart(errors).encode(
+        x=alt.X("rho:Q", title="Distance beyond the training cells (rho)"),
+        y=alt.Y("rmse:Q", title="Held-out error (RMSE, points)"),
+        color=alt.Color("law:N", sort=None, title="Law"),
+    )
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(
+        shape=alt.Shape("law:N", sort=None, title="Law"),
+        tooltip=[
+            "law",
+            "split",
+            alt.Tooltip("rho", format=".2f"),
+            alt.Tooltip("rmse", format=".2f"),
+        ],
+    )
+    lines = base.mark_line(strokeWidth=1, opacity=0.6)
+    worst = errors.loc[errors.rmse.idxmax()]
+    chart = alt.layer(band, lines, points).properties(width=WIDTH, height=280)
+    return themed(
+        chart,
+        f"Held-out error by distance; the largest is {worst.rmse:.2g} of {worst.law} at rho "
+        f"{worst.rho:.2g}.",
+    )
+
+
+def isoquants(
+    lines: pd.DataFrame,
+    design: pd.DataFrame,
+    target: Sequence[float],
+    *,
+    names: tuple[str, str],
+) -> alt.TopLevelMixin:
+    """Draw where each law reaches a level, by two factors: a panel a law, a shade a level.
+
+    `lines`: law, level, x, y; `design`: x, y of the runs; the cross is the target.
+    """
+    lines = lines.assign(label=(100 * lines.level).round().astype(int).astype(str) + " %")
+    order = sorted(lines.label.unique(), key=lambda text: int(text.split()[0]))
+    x = alt.X(
+        "x:Q", title=names[0], scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", tickCount=4)
+    )
+    y = alt.Y("y:Q", title=names[1], scale=alt.Scale(type="log"))
+    cross = pd.DataFrame({"x": [target[0]], "y": [target[1]]})
+    panels = []
+    for law in lines.law.unique():
+        layers = [
+            alt.Chart(lines[lines.law == law]).mark_line(strokeWidth=2)
+            .encode(x=x, y=y, detail="label:N", tooltip=["law", "label", "x", "y"],
+                    color=alt.Color("label:O", sort=order, title="Accuracy",
+                                    scale=alt.Scale(scheme="viridis", reverse=True))),
+            alt.Chart(design.drop_duplicates()).mark_point(filled=True, size=26, color=GREY)
+            .encode(x="x:Q", y="y:Q"),
+            alt.Chart(cross).mark_point(shape="cross", size=120, color="#D55E00", filled=True)
+            .encode(x="x:Q", y="y:Q"),
+        ]  # fmt: skip
+        panels.append(alt.layer(*layers).properties(width=PANEL, height=170, title=law))
+    top = lines.level.max()
+    reach = lines[lines.level == top].groupby("law", sort=False).x.min()
+    text = ", ".join(f"{law} from {value:.2g}" for law, value in reach.items()) or "no law"
+    chart = alt.concat(*panels, columns=2).resolve_scale(x="shared", y="shared", color="shared")
+    return themed(chart, f"Where laws reach {top:.0%}, by {names[0]}: {text}.")
+
+
+def factor_map(cells: pd.DataFrame, *, across: str, factors: Sequence[str]) -> alt.TopLevelMixin:
+    """Draw every combination of levels: a disc for its runs, a hollow ring where there is none.
+
+    `cells`: the factors' levels as text and `runs`; `across` is the factor along the x axis.
+    """
+    down = [f for f in factors if f != across]
+    cells = cells.copy()
+    cells["row"] = cells[down].agg(" x ".join, axis=1) if down else ""
+    cells["state"] = (cells.runs > 0).map({True: "run", False: "no run"})
+    cells["count"] = cells.runs.astype(str)
+    by = alt.EncodingSortField("order", order="ascending")
+    cells["order"] = range(len(cells))
+    y = alt.Y("row:N", sort=by, title=" x ".join(down) or None, axis=alt.Axis(labelLimit=220))
+    x = alt.X("level:O", sort=by, title=across, axis=alt.Axis(labelAngle=0))
+    cells["level"] = cells[across]
+    base = alt.Chart(cells).encode(x=x, y=y)
+    marks = base.mark_point(size=220, strokeWidth=1.5).encode(
+        fill=alt.condition("datum.runs > 0", alt.value("#0072B2"), alt.value("transparent")),
+        stroke=alt.value("#0072B2"),
+        strokeDash=alt.condition("datum.runs > 0", alt.value([1, 0]), alt.value([2, 2])),
+        tooltip=[*factors, "runs"],
+    )
+    counts = base.transform_filter("datum.runs > 0").mark_text(color="#ffffff", fontSize=10).encode(
+        text="count:N"
+    )  # fmt: skip
+    holes = int((cells.runs == 0).sum())
+    height = 26 * cells.row.nunique() + 20
+    chart = alt.layer(marks, counts).properties(width=WIDTH - 200, height=height)
+    return themed(
+        chart,
+        f"{len(cells) - holes} of {len(cells)} combinations of levels have runs; {holes} are holes.",
+    )

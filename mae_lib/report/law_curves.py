@@ -1,0 +1,131 @@
+"""Fits as curves over a factor, as lines of equal accuracy, and the design that they stand on."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mae_lib.scaling.fit import Fit
+from mae_lib.scaling.table import Table
+
+STEPS = 60
+# Values of a factor closer than a fifth, in logs, are one level: the patch moves a model's size a bit.
+SAME_LEVEL = np.log(1.2)
+
+
+def fan_frame(
+    fits: Sequence[Fit],
+    at: Mapping[str, float],
+    factor: str,
+    *,
+    until: float,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Return each law's value and bootstrap interval along one factor, the others held at `at`.
+
+    Columns: law, x, value, low, high, part ("inside" the data's range of the factor or "beyond").
+    """
+    table = fits[0].table
+    column = table.factors.index(factor)
+    low, high = table.x[:, column].min(), table.x[:, column].max()
+    # the edge of the data stands in both parts, so that the two lines meet
+    inside = np.exp(np.linspace(np.log(low), np.log(high), STEPS // 2))
+    beyond = np.exp(np.linspace(np.log(high), np.log(until), STEPS // 2))
+    x = np.concatenate([inside, beyond])
+    points = np.tile([float(at[f]) for f in table.factors], (len(x), 1))
+    points[:, column] = x
+    parts = []
+    for fit in fits:
+        draws = fit.draws_at(points)
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        interval = np.quantile(draws, tails, axis=0) if len(draws) else np.full((2, len(x)), np.nan)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "law": fit.law.name,
+                    "x": x,
+                    "value": fit.predict(points),
+                    "low": interval[0],
+                    "high": interval[1],
+                    "part": ["inside"] * len(inside) + ["beyond"] * len(beyond),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def measured_along(table: Table, at: Mapping[str, float], factor: str) -> pd.DataFrame:
+    """Return the rows of a table whose other factors are on the level of `at`: x and value."""
+    column = table.factors.index(factor)
+    asked = np.log([float(at[f]) for f in table.factors])
+    others = [j for j in range(len(table.factors)) if j != column]
+    near = (np.abs(table.logs[:, others] - asked[others]) <= SAME_LEVEL).all(1)
+    return pd.DataFrame({"x": table.x[near, column], "value": table.y[near]})
+
+
+def isoquant_frame(
+    fits: Sequence[Fit],
+    at: Mapping[str, float],
+    pair: tuple[str, str],
+    levels: Sequence[float],
+    *,
+    until: tuple[float, float],
+) -> pd.DataFrame:
+    """Return where each law reaches each level: law, level, and the two factors of `pair`.
+
+    For every value of the first factor the second is found by linear interpolation of the law
+    on a fine grid in logs; where a law never reaches a level within `until`, no row is given.
+    """
+    table = fits[0].table
+    columns = [table.factors.index(f) for f in pair]
+    starts = table.x[:, columns].min(0)
+    first, second = (
+        np.exp(np.linspace(np.log(s), np.log(u), 121)) for s, u in zip(starts, until, strict=True)
+    )
+    points = np.tile([float(at[f]) for f in table.factors], (first.size * second.size, 1))
+    grid = np.array(list(itertools.product(first, second)))
+    points[:, columns] = grid
+    rows = []
+    for fit in fits:
+        values = fit.predict(points).reshape(first.size, second.size)
+        for level in levels:
+            for x, along in zip(first, values, strict=True):
+                if (y := _crossing(along, np.log(second), level)) is not None:
+                    rows.append(
+                        {"law": fit.law.name, "level": level, "x": x, "y": float(np.exp(y))}
+                    )
+    return pd.DataFrame(rows, columns=["law", "level", "x", "y"])
+
+
+def _crossing(values: np.ndarray, logs: np.ndarray, level: float) -> float | None:
+    """Return the first place where `values` pass `level`, going up or down."""
+    side = values >= level
+    moves = np.flatnonzero(side[1:] != side[:-1])
+    if not len(moves):
+        return None
+    i = moves[0]
+    part = (level - values[i]) / (values[i + 1] - values[i])
+    return float(logs[i] + part * (logs[i + 1] - logs[i]))
+
+
+def design_frame(table: Table) -> pd.DataFrame:
+    """Return a row a possible cell: every combination of levels, with how many runs it has."""
+    numbers = {f: _levels(table.logs[:, j]) for j, f in enumerate(table.factors)}
+    frame = pd.DataFrame(numbers)
+    names = {
+        f: {n: float(np.exp(table.logs[frame[f] == n, j].mean())) for n in sorted(set(frame[f]))}
+        for j, f in enumerate(table.factors)
+    }
+    counts = frame.value_counts().to_dict()
+    rows = []
+    for combination in itertools.product(*(names[f] for f in table.factors)):
+        row = {f: f"{names[f][n]:.3g}" for f, n in zip(table.factors, combination, strict=True)}
+        rows.append(row | {"runs": int(counts.get(combination, 0))})
+    return pd.DataFrame(rows)
+
+
+def _levels(logs: np.ndarray) -> np.ndarray:
+    values = np.unique(logs)
+    numbers = np.concatenate([[0], np.cumsum(np.diff(values) > SAME_LEVEL)])
+    return numbers[np.searchsorted(values, logs)]
