@@ -12,7 +12,13 @@ from mae_lib.scaling.least_squares import refit
 from mae_lib.scaling.objectives import Objective, objective_named
 from mae_lib.scaling.search import search
 from mae_lib.scaling.table import Table
-from mae_lib.scaling.uncertainty import lack_of_fit, resample_weights
+from mae_lib.scaling.uncertainty import (
+    bootstrap_intervals,
+    cluster_count,
+    lack_of_fit,
+    resample_responses,
+    resample_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -196,10 +202,12 @@ def fit_law(
     found = search(law, design, _row_weights(table, goal), objective=goal, starts=starts, seed=seed)
     bounds = law.bounds(design) if law.limits else None
     at_bound = _at_bound(names, found.params, bounds)
-    draws, about = _bootstrap(law, table, design, found.params, goal, bounds, bootstrap, resample, seed)
-    intervals = _intervals(draws, about, level, [n in at_bound for n in names])
-    residual = goal.target(y) - goal.scaled(*law.evaluate(found.params, design.z))[0]
-    sse = float((residual**2).sum())
+    how = _Resampling(table, goal, bounds, bootstrap, resample, seed)
+    draws, about = _bootstrap(law, design, found.params, how)
+    intervals = _intervals(found.params, draws, how, level, [n in at_bound for n in names])
+    target = goal.target(y)
+    value, jacobian = goal.scaled(*law.evaluate(found.params, design.z))
+    sse = float(((target - value) ** 2).sum())
     return Fit(
         law=law,
         table=table,
@@ -211,8 +219,10 @@ def fit_law(
         sse=sse,
         starts=found.starts,
         bootstrap=about | {"level": level},
-        lack_of_fit=lack_of_fit(table, sse, k) if objective == "ls" else None,
-        identifiability=identifiability(law, table, factors, found.params, design.z),
+        lack_of_fit=lack_of_fit(table, sse, k, target),
+        identifiability=identifiability(
+            law, table, factors, found.params, design.z, jacobian=jacobian, bounds=bounds
+        ),
         objective=objective,
         criterion=found.loss / 2 if objective == "huber" else found.loss,
         flips=flips,
@@ -271,33 +281,48 @@ def _at_bound(
     return tuple(name for name, at in zip(names, hit, strict=True) if at)
 
 
+@dataclass(frozen=True)
+class _Resampling:
+    """What is resampled, how often, and how a refit is made."""
+
+    table: Table
+    objective: Objective
+    bounds: tuple[np.ndarray, np.ndarray] | None
+    count: int
+    how: str | None
+    seed: int
+
+
 def _bootstrap(
-    law: Law,
-    table: Table,
-    design: Design,
-    params: np.ndarray,
-    objective: Objective,
-    bounds: tuple[np.ndarray, np.ndarray] | None,
-    count: int,
-    resample: str | None,
-    seed: int,
+    law: Law, design: Design, params: np.ndarray, how: _Resampling
 ) -> tuple[np.ndarray, dict]:
-    """Refit the law to resampled rows; return the draws that converged and how many did not."""
+    """Refit the law to resampled rows or responses; return the draws that converged, and a count."""
+    table, goal, count = how.table, how.objective, how.count
     if count == 0:
         return np.empty((0, len(params))), {"unit": "none", "refits": 0, "failed": 0}
-    weights, unit = resample_weights(table, count, seed, resample)
-    weights = weights * _row_weights(table, objective)
+    weights, unit = resample_weights(table, count, how.seed, how.how)
+    weights = weights * _row_weights(table, goal)
+    y = design.y
+    if how.how in ("residual", "wild"):
+        # Residuals are resampled on the scale that is fitted, where they are alike.
+        target = goal.target(y)
+        fitted = goal.scaled(*law.evaluate(params, design.z))[0]
+        drawn = resample_responses(table, target, fitted, len(params), count, how.seed, how.how)
+        y = np.exp(drawn) if goal.in_logs else drawn
+        y = np.clip(y, 0, 1) if goal.name == "binomial" else y
     draws, converged = refit(
-        law, design.z, design.y, weights, params, objective=objective, bounds=bounds
+        law, design.z, y, weights, params, objective=goal, bounds=how.bounds
     )
     return draws[converged], {"unit": unit, "refits": count, "failed": int((~converged).sum())}
 
 
-def _intervals(draws: np.ndarray, about: dict, level: float, hidden: list[bool]) -> np.ndarray:
-    """Return percentile intervals `[k, 2]`; None with too few draws, or for a parameter at a bound."""
-    k = draws.shape[1]
-    if len(draws) == 0 or len(draws) < about["refits"] / 2:
-        return np.full((k, 2), None)
-    intervals = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0).T
+def _intervals(
+    params: np.ndarray, draws: np.ndarray, how: _Resampling, level: float, hidden: list[bool]
+) -> np.ndarray:
+    """Return intervals `[k, 2]`; None with too few draws, or for a parameter at a bound."""
+    if len(draws) < max(2, how.count / 2):
+        return np.full((len(params), 2), None)
+    groups = cluster_count(how.table, how.how)
+    intervals = bootstrap_intervals(params, draws, level=level, groups=groups)[0]
     known = np.isfinite(intervals) & ~np.array(hidden)[:, None]
     return np.where(known, intervals, None)

@@ -24,6 +24,18 @@ def _sum_basis(theta: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return phi, slope
 
 
+def _power_sum(params: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluate E + sum_j A_j exp(-a_j z_j); as `separable` would, without its empty slopes."""
+    m = z.shape[1]
+    parts = params[..., None, 1 : 1 + m]
+    powers = np.exp(-params[..., None, 1 + m :] * z)
+    jacobian = np.empty((*powers.shape[:-1], 1 + 2 * m))
+    jacobian[..., 0] = 1.0
+    jacobian[..., 1 : 1 + m] = powers
+    jacobian[..., 1 + m :] = -z * (parts * powers)
+    return params[..., :1] + (parts * powers).sum(-1), jacobian
+
+
 def _product_basis(theta: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Give 1 and exp(-sum_j a_j z_j)."""
     power = np.exp(-(theta @ z.T))
@@ -133,7 +145,7 @@ POWER_LAWS = (
         "power_sum",
         "E + sum_j A_j (x_j / centre_j)^-a_j",
         "arXiv 2203.15556 (equation 2); 1909.12673",
-        separable(_sum_basis, lambda m: 1 + m),
+        _power_sum,
         note="A_j is the part of factor j at the centre, so A and a are not correlated by units",
         response="loss",
         levels_needed=3,

@@ -24,7 +24,7 @@ FEW_STARTS, MORE_STARTS, MANY = 20, 60, 5
 LINEAR_STARTS = 12
 # Starts agree when their losses do, relatively; optima are told apart more coarsely.
 AGREEMENT, DISTINCT = 1e-8, 1e-6
-POLISH_STEPS = 12
+ITERATIONS, POLISH_STEPS = 200, 12
 CONFIDENCE = 0.95
 
 
@@ -67,13 +67,18 @@ def search(
     elif objective.name == "ls" and law.basis is not None and linear < k:
         theta = _sobol(law, design, tried, seed)[:, linear:]
         solved = project(law, z, _tile(target, tried), _tile(weights, tried), theta, bounds=bounds)
+        # The few that crawl along a valley are finished with all parameters free.
+        solved = minimise(
+            law.evaluate, z, target, weights, solved.params,
+            objective=objective, bounds=bounds, iterations=ITERATIONS,
+        )  # fmt: skip
     else:
         first = _sobol(law, design, tried, seed)
         if law.basis is not None and linear < k:
             first[:, :linear] = _amplitudes(law, design, first[:, linear:], objective)
         solved = minimise(
             law.evaluate, z, target, weights, first,
-            objective=objective, bounds=bounds, iterations=200,
+            objective=objective, bounds=bounds, iterations=ITERATIONS,
         )  # fmt: skip
     converged = solved.settled & np.isfinite(solved.loss)
     if not converged.any():

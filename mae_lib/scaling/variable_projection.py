@@ -13,9 +13,11 @@ import numpy as np
 from mae_lib.scaling.law import Law
 from mae_lib.scaling.least_squares import (
     CHUNK,
+    EASE,
     FIRST_DAMPING,
     LEAST_DAMPING,
     MOST_DAMPING,
+    PRESS,
     Bounds,
     Solution,
     damped_step,
@@ -76,14 +78,14 @@ def _project_chunk(
             trial = _reduced(law, z, y, weights, theta + step, active)
             better = trial[1] <= loss
             done = (np.abs(promised) <= tolerance * loss + tiny) & (damping <= 1.0)
-            stuck = ~better & (damping >= MOST_DAMPING / 10)
+            stuck = ~better & (damping >= MOST_DAMPING / PRESS)
             theta = np.where(better[:, None], theta + step, theta)
             state = [
                 np.where(better.reshape(-1, *[1] * (old.ndim - 1)), new, old)
                 for new, old in zip(trial, state, strict=True)
             ]
             damping = np.clip(
-                np.where(better, damping / 10, damping * 10), LEAST_DAMPING, MOST_DAMPING
+                np.where(better, damping / EASE, damping * PRESS), LEAST_DAMPING, MOST_DAMPING
             )
             leave = done | stuck
             if leave.any():
