@@ -87,7 +87,13 @@ def at_target(fit: "Fit", at: Mapping[str, float]) -> dict:
         value = fit.predict(x)[0]
         errors = fit.law.response == "loss" and fit.table.kind == "accuracy"
         gradient = gradient / (1 - value if errors else value)
-    leverage = float(gradient @ np.linalg.pinv(fit.design.T @ fit.design) @ gradient)
+    # A parameter on its bound does not move, so it adds nothing.
+    names = fit.law.names(fit.table.factors)
+    free = np.array([name not in fit.at_bound for name in names])
+    design, gradient = fit.design[:, free], gradient[free]
+    leverage = None
+    if np.isfinite(gradient).all():
+        leverage = float(gradient @ np.linalg.pinv(design.T @ design) @ gradient)
     return {
         "at": {factor: float(at[factor]) for factor in fit.table.factors},
         "rho": rho,

@@ -96,7 +96,7 @@ def _cut_short(table: "Table") -> Iterator[str]:
 
 def _settings(table: "Table") -> Iterator[str]:
     """Name each tuning setting that moves with a factor."""
-    used = {*table.factors, table.response, table.clusters, table.trials, *table.roles.values()}
+    used = {*table.factors, table.response, table.clusters, table.trials}
     for column in table.frame.columns:
         words = set(re.split(r"[^a-z]+", str(column).lower()))
         values = table.frame[column]
