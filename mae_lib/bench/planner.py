@@ -1,21 +1,16 @@
 """Does the planner help? Strategies at equal cost on simulated truths, some outside the fitted laws.
 
 Every repeat measures the same small cells with fresh noise, fits the laws, spends the budget by each
-strategy, fits again and answers at a target beyond every candidate. The answer is the stack: laws
-weighted by 1 / (own held-out error)^2, those outside 0 to 1 left out, and half-width
-
-    t sqrt(sum_k w_k (s_k^2 (1 + h_k) + (p_k - p)^2 + e_k^2)),
-
-with e_k the error of law k, refitted without the quarter of the runs that lies furthest towards the
-target, on that quarter. The error is against the truth, the coverage that of one new run there.
+strategy, fits again and answers at a target beyond every candidate (`planner_answers.py`). The error
+is against the truth, the coverage that of one new run at the target.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
+from mae_lib.bench.planner_answers import ANSWERS, LEVEL, Batch, fit_designs
 from mae_lib.bench.planner_strategies import STRATEGIES
 from mae_lib.bench.planner_world import FACTORS, TRUTHS, UNSEEN, World, build_world, simulate
 from mae_lib.errors import FitError
@@ -23,28 +18,11 @@ from mae_lib.kernels.philox import Purpose, random_words, uniform
 from mae_lib.records.provenance import commit, processor, versions
 from mae_lib.scaling.knowledge import LawView
 from mae_lib.scaling.laws import Law, law_named
-from mae_lib.scaling.least_squares import refit
 
 FITTED = ("log_product", "log_additive", "logit_additive", "power_product")
 REPEATS = 100
-LEVEL = 0.95
-HELD_OUT = 0.25
 RESAMPLES = 2000
 REFERENCE = "random"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One law fitted to many designs: accuracies and gradients of all rows and the target last.
-
-    `params` `[B, k]`, `said` `[B, n + 1]`, `gradient` `[B, n + 1, k]`, `converged` `[B]`.
-    """
-
-    law: Law
-    params: np.ndarray
-    said: np.ndarray
-    gradient: np.ndarray
-    converged: np.ndarray
 
 
 def bench_planner(
@@ -55,6 +33,7 @@ def bench_planner(
     repeats: int = REPEATS,
     seed: int = 0,
     budget: float | None = None,
+    answer: str = "batched",
 ) -> dict:
     """Return, for each truth and strategy, error, width and coverage at the target, with intervals.
 
@@ -69,6 +48,8 @@ def bench_planner(
     for name in strategies:
         if name not in STRATEGIES:
             raise FitError(f"bench planner: strategy: one of {', '.join(STRATEGIES)}, got {name!r}")
+    if answer not in ANSWERS:
+        raise FitError(f"bench planner: answer: one of {', '.join(ANSWERS)}, got {answer!r}")
     if repeats < 2:
         raise FitError(f"bench planner: repeats: must be 2 or more, got {repeats}")
     world = build_world() if budget is None else build_world(budget)
@@ -80,12 +61,13 @@ def bench_planner(
     fitted = [law_named(name) for name in laws]
     rows = []
     for truth in truths:
-        rows += _one_truth(world, truth, list(strategies), fitted, repeats, seed)
+        rows += _one_truth(world, truth, list(strategies), fitted, repeats, seed, answer)
     return {
         "format": 1,
         "repeats": repeats,
         "seed": seed,
         "budget": world.budget,
+        "answer": answer,
         "laws": list(laws),
         "target": dict(zip(FACTORS, world.target[0].tolist(), strict=True)),
         "level": LEVEL,
@@ -98,13 +80,19 @@ def bench_planner(
 
 
 def _one_truth(
-    world: World, truth: str, strategies: list[str], laws: list[Law], repeats: int, seed: int
+    world: World,
+    truth: str,
+    strategies: list[str],
+    laws: list[Law],
+    repeats: int,
+    seed: int,
+    answer: str,
 ) -> list[dict]:
     y, new = simulate(world, truth, repeats, seed)
     exact = float(TRUTHS[truth](np.log(world.target))[0])
     first = np.zeros((repeats, len(world.x)))
     first[:, : world.measured] = 1
-    starts = [_fit(law, world, y, first, None) for law in laws]
+    starts = [fit_designs(law, world, y, first, None) for law in laws]
     views = [_views(world, starts, y, repeat) for repeat in range(repeats)]
     designs, spent, runs = [], [], []
     for name in strategies:
@@ -116,10 +104,11 @@ def _one_truth(
         spent.append(np.mean([world.costs[rows].sum() for rows in chosen]))
         runs.append(np.mean([len(rows) for rows in chosen]))
     count = len(strategies)
-    answers = _stack(
+    found = ANSWERS[answer](
         world, laws, np.tile(y, (count, 1)), np.concatenate(designs), _repeated(starts, count)
     )
-    value, half = (part.reshape(count, repeats) for part in answers)
+    parts = (found.value, found.low, found.high)
+    value, low, high = (part.reshape(count, repeats) for part in parts)
     return [
         {
             "truth": truth,
@@ -130,71 +119,10 @@ def _one_truth(
             "runs": float(runs[i]),
             "spent": float(spent[i]),
         }
-        | _summary(value[i] - exact, half[i], np.abs(new - value[i]) <= half[i], seed)
+        | _summary(value[i] - exact, high[i] - low[i], (low[i] <= new) & (new <= high[i]), seed)
         | _against(value - exact, i, strategies, seed)
         for i, name in enumerate(strategies)
     ]
-
-
-def _fit(
-    law: Law, world: World, y: np.ndarray, design: np.ndarray, start: np.ndarray | None
-) -> Batch:
-    """Fit a law to each design `[B, n]` (1: the run is there) with its own responses `[B, n]`."""
-    points = np.concatenate([world.logs, np.log(world.target)])
-    z = points - world.logs[: world.measured].mean(0)
-    # A loss law describes the error; its accuracy is one minus that.
-    sign, offset = (-1.0, 1.0) if law.response == "loss" else (1.0, 0.0)
-    if start is None:
-        start = _first_start(law, world, y[0])
-    params, converged = refit(law, z[:-1], sign * (y - offset), design, start)
-    said, gradient = law.evaluate(params, z)
-    return Batch(law, params, offset + sign * said, sign * gradient, converged)
-
-
-def _stack(
-    world: World, laws: list[Law], y: np.ndarray, design: np.ndarray, starts: list[Batch]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the stacked accuracy at the target and its half-width, each `[B]`."""
-    kept, out = _held_out(world, design)
-    said, variance, error = [], [], []
-    for law, start in zip(laws, starts, strict=True):
-        fit = _fit(law, world, y, design, start.params)
-        inner = _fit(law, world, y, kept, start.params)
-        k = fit.params.shape[1]
-        left = (design * (y - fit.said[:, :-1]) ** 2).sum(1) / (design.sum(1) - k)
-        missed = (out * (y - inner.said[:, :-1]) ** 2).sum(1) / out.sum(1)
-        h = _leverage(fit.gradient[:, :-1], design, fit.gradient[:, -1])
-        usable = fit.converged & inner.converged & (fit.said[:, -1] >= 0) & (fit.said[:, -1] <= 1)
-        said.append(np.where(usable, fit.said[:, -1], np.nan))
-        variance.append(left * (1 + h))
-        error.append(np.maximum(missed, left))
-    said, variance, error = map(np.array, (said, variance, error))
-    usable = np.isfinite(said)
-    weights = np.where(usable, 1 / error, 0)
-    weights /= weights.sum(0)
-    value = (weights * np.where(usable, said, 0)).sum(0)
-    parts = variance + (np.where(usable, said, 0) - value) ** 2 + error
-    total = (weights * np.where(usable, parts, 0)).sum(0)
-    freedom = design.sum(1) - max(law_start.params.shape[1] for law_start in starts)
-    return value, stats.t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(total)
-
-
-def _held_out(world: World, design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split each design: what stays, and the quarter of its runs furthest towards the target."""
-    logs = world.logs
-    spread = np.ptp(logs[: world.measured], axis=0)
-    towards = (np.log(world.target[0]) - logs[: world.measured].mean(0)) / spread
-    along = (logs / spread) @ towards
-    order = np.argsort(np.where(design > 0, -along, np.inf), axis=1, kind="stable")
-    rank = np.argsort(order, axis=1, kind="stable")
-    out = design * (rank < np.ceil(HELD_OUT * design.sum(1))[:, None])
-    return design - out, out
-
-
-def _leverage(gradient: np.ndarray, design: np.ndarray, target: np.ndarray) -> np.ndarray:
-    normal = np.einsum("bni,bn,bnj->bij", gradient, design, gradient, optimize=True)
-    solved = np.linalg.pinv(normal, hermitian=True) @ target[..., None]
-    return (target * solved[..., 0]).sum(1)
 
 
 def _views(world: World, fits: list[Batch], y: np.ndarray, repeat: int) -> list[LawView]:
@@ -217,7 +145,7 @@ def _views(world: World, fits: list[Batch], y: np.ndarray, repeat: int) -> list[
     return views
 
 
-def _summary(error: np.ndarray, half: np.ndarray, covered: np.ndarray, seed: int) -> dict:
+def _summary(error: np.ndarray, width: np.ndarray, covered: np.ndarray, seed: int) -> dict:
     picks = _resamples(len(error), seed)
     rmse = np.sqrt((error[picks] ** 2).mean(1))
     n, hits = len(covered), int(covered.sum())
@@ -228,8 +156,8 @@ def _summary(error: np.ndarray, half: np.ndarray, covered: np.ndarray, seed: int
         "bias": float(error.mean()),
         "abs_error_median": float(np.median(np.abs(error))),
         "abs_error_median_interval": _quantiles(np.median(np.abs(error)[picks], axis=1)),
-        "width_median": float(np.median(2 * half)),
-        "width_median_interval": _quantiles(np.median(2 * half[picks], axis=1)),
+        "width_median": float(np.median(width)),
+        "width_median_interval": _quantiles(np.median(width[picks], axis=1)),
         "coverage": hits / n,
         "coverage_interval": [float(interval.low), float(interval.high)],
     }
@@ -279,17 +207,3 @@ def _repeated(starts: list[Batch], count: int) -> list[Batch]:
         return np.tile(part, (count,) + (1,) * (part.ndim - 1))
 
     return [Batch(s.law, tile(s.params), s.said, s.gradient, tile(s.converged)) for s in starts]
-
-
-def _first_start(law: Law, world: World, y: np.ndarray) -> np.ndarray:
-    """Search from many starts on one repeat, as `mae fit` does; the others start from there."""
-    import pandas as pd
-
-    from mae_lib.scaling.fit import fit_law
-    from mae_lib.scaling.table import check_table
-
-    frame = pd.DataFrame(world.x[: world.measured], columns=list(FACTORS))
-    frame["accuracy"] = np.clip(y[: world.measured], 0, 1)
-    table = check_table(frame, response="accuracy", factors=FACTORS)
-    centre = world.logs[: world.measured].mean(0)
-    return fit_law(table, law.name, bootstrap=10, centre=centre).params

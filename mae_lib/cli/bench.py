@@ -57,6 +57,9 @@ def step(
 def planner(
     repeats: Annotated[int, typer.Option(help="Simulated studies a truth.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+    answer: Annotated[
+        str, typer.Option(help="batched, or engine: the stack of `mae predict`, 0.1 s each.")
+    ] = "batched",
     truth: Annotated[
         list[str] | None, typer.Option(help="Only this truth; may be given twice. Default: all.")
     ] = None,
@@ -66,7 +69,7 @@ def planner(
     from mae_lib.bench.planner import bench_planner
 
     options = {"truths": truth} if truth else {}
-    found = bench_planner(repeats=repeats, seed=seed, **options)
+    found = bench_planner(repeats=repeats, seed=seed, answer=answer, **options)
     if json:
         import json as as_json
 

@@ -73,7 +73,8 @@ def print_planner_bench(found: dict) -> None:
     table = Table(title=f"{found['repeats']} studies a truth, in points", box=None)
     names = ("truth", "strategy", "runs", "RMSE", "width", "coverage", "over random", "")
     for name in names:
-        table.add_column(name, justify="left" if name in ("truth", "strategy", "") else "right")
+        left = name in ("truth", "strategy", "")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for row in found["rows"]:
         low, high = (100 * value for value in row["rmse_interval"])
         ratio = row.get("rmse_over_random")
@@ -87,7 +88,7 @@ def print_planner_bench(found: dict) -> None:
             "-" if ratio is None else f"{ratio:.2f}",
             row.get("verdict", ""),
         )
-    Console(soft_wrap=True).print(table)
+    Console(width=130).print(table)
     for name, row in found["strategies"].items():
         print(
             f"{name}: RMSE {row['mean_ratio']:.2f} of random cells' (geometric mean of truths), "
