@@ -11,7 +11,7 @@ from mae_lib.scaling.laws import Design, Law, law_named
 from mae_lib.scaling.least_squares import refit
 from mae_lib.scaling.objectives import Objective, objective_named
 from mae_lib.scaling.search import search
-from mae_lib.scaling.table import Table
+from mae_lib.scaling.table import Table, require_logs
 from mae_lib.scaling.uncertainty import (
     bootstrap_intervals,
     cluster_count,
@@ -199,6 +199,8 @@ def fit_law(
     k = len(names)
     if len(y) < k:
         raise FitError(f"{name}: {k} parameters need at least {k} rows, got {len(y)}")
+    if goal.in_logs:
+        require_logs(table, flips=flips, objective=objective)
     found = search(law, design, _row_weights(table, goal), objective=goal, starts=starts, seed=seed)
     bounds = law.bounds(design) if law.limits else None
     at_bound = _at_bound(names, found.params, bounds)
@@ -310,9 +312,7 @@ def _bootstrap(
         drawn = resample_responses(table, target, fitted, len(params), count, how.seed, how.how)
         y = np.exp(drawn) if goal.in_logs else drawn
         y = np.clip(y, 0, 1) if goal.name == "binomial" else y
-    draws, converged = refit(
-        law, design.z, y, weights, params, objective=goal, bounds=how.bounds
-    )
+    draws, converged = refit(law, design.z, y, weights, params, objective=goal, bounds=how.bounds)
     return draws[converged], {"unit": unit, "refits": count, "failed": int((~converged).sum())}
 
 

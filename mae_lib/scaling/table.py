@@ -4,7 +4,7 @@ Rows are numbered as a person sees them in the file: the header is row 1, the fi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,8 @@ class Table:
     `kind` is accuracy, error (both in fractions after division by `scale`) or loss (as it stands).
     `cells` are the columns that define a repeated cell; without them, all factors. `trials` is the
     column of images scored; `roles` maps parameters, data, resolution, epochs and compute to
-    columns; `notes` are what a reader should know and what does not stop a fit, in words.
+    columns; `notes` are what a reader should know and what does not stop a fit, in words; `rows` are
+    the numbers that a person sees beside the runs.
     """
 
     frame: pd.DataFrame
@@ -38,6 +39,7 @@ class Table:
     trials: str | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    rows: tuple[int, ...] = ()
 
     @property
     def y(self) -> np.ndarray:
@@ -125,11 +127,28 @@ def check_table(
     scale, unit_note = unit_of(numbers[response], kind, unit, logs, where.of(response))
     # A column read as text stays text elsewhere; those that are used are numbers from here on.
     checked = frame.reset_index(drop=True).assign(**numbers)
-    table = Table(
-        checked, response, factors, clusters, scale, kind, cells, name, trials, roles
-    )  # fmt: skip
+    table = Table(checked, response, factors, clusters, scale, kind, cells, name, trials, roles)
     said = [note for note in (kind_note, unit_note) if note]
-    return Table(**{**vars(table), "notes": (*said, *table_notes(table))})
+    rows = tuple(int(row) for row in where.rows)
+    return replace(table, notes=(*said, *table_notes(table)), rows=rows)
+
+
+def require_logs(table: Table, *, flips: bool, objective: str) -> None:
+    """Refuse a response, or with `flips` an accuracy whose error 1 - y, that has no log.
+
+    Raises: FitError naming the row.
+    """
+    bad = (table.y >= 1) if flips else (table.y <= 0)
+    if not bad.any():
+        return
+    position = int(np.argmax(bad))
+    row = table.rows[position] if len(table.rows) == len(bad) else position + 2
+    value = table.frame[table.response].iloc[position]
+    taken = f"of {'100 %' if table.scale == 100 else '1'} minus it " * flips
+    raise FitError(
+        f"{table.name}: {table.response}: row {row}: objective {objective} takes the log {taken}"
+        f"and needs it above 0, got {value:g}; use objective ls"
+    )
 
 
 @dataclass(frozen=True)
