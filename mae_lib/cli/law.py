@@ -1,4 +1,4 @@
-"""`mae fit` and `mae predict`: laws on any table of runs."""
+"""`mae fit`: laws on any table of runs; how a command reads its table, laws and point."""
 
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +44,6 @@ RepeatsOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands to the main application."""
     app.command("fit")(fit)
-    app.command("predict")(predict)
 
 
 def fit(
@@ -111,40 +110,6 @@ def fit(
     print_fits(checked, found, left_out)
     if report:
         print(f"report: {report}")
-
-
-def predict(
-    table: TableArgument,
-    at: Annotated[str, typer.Option(help="The point: factor=value, with commas between.")],
-    response: ResponseOption = None,
-    factors: FactorsOption = None,
-    law: LawOption = None,
-    clusters: ClustersOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Ask every law about a point, and say how far it lies beyond the data."""
-    import json as text
-
-    from mae_lib.scaling.predict import predict_law
-
-    checked = read(table, response, factors, clusters=clusters)
-    names, _ = chosen_laws(checked, law, False)
-    fits, _ = fit_each(checked, names, {}, named=law is not None)
-    point = parse_point(at)
-    answers = [predict_law(found, point) for found in fits]
-    if json:
-        print(text.dumps({"format": 1, "laws": answers}, indent=1))
-        return
-    scale = checked.scale
-    for answer in answers:
-        low, high = (
-            "-" if answer[k] is None else f"{scale * answer[k]:.4g}" for k in ("low", "high")
-        )
-        rho = max(answer["rho"].values())
-        note = "" if answer["calibrated"] else "  outside the calibrated range"
-        print(
-            f"{answer['law']:16} {scale * answer['value']:.4g} [{low}, {high}] rho {rho:.2f}{note}"
-        )
 
 
 def read(table: Path, response: str | None, factors: str | None, **options):

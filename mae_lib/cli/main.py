@@ -16,9 +16,9 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from mae_lib.cli import bench, data, law, plan_law, refit, study
+    from mae_lib.cli import bench, data, law, plan_law, predict, refit, study
 
-    for module in (study, data, law, refit, plan_law, bench):
+    for module in (study, data, law, predict, refit, plan_law, bench):
         module.register(app)
 
 
