@@ -89,21 +89,28 @@ def bootstrap_intervals(
 ) -> tuple[np.ndarray, str]:
     """Return intervals `[..., 2]` of `values` from draws `[B, ...]`, and how they were made.
 
-    Quantiles of the draws; with fewer than 8 clusters `value +- t(G - 1) sd sqrt(G / (G - 1))`,
-    because the bootstrap of few clusters is too narrow.
+    Quantiles of the draws; of G clusters, those at Phi(-+ sqrt(G / (G - 1)) t(G - 1)), because the
+    bootstrap of few clusters is too narrow; of fewer than 8, which have no tails to read,
+    `value +- t(G - 1) sd sqrt(G / (G - 1))`.
+    Source: Hesterberg 2015, The American Statistician 69, 371-386, section 5.3 (expanded
+    percentiles).
+    Error: 6 and 12 clusters cover 94-98 % at a nominal 95 % (tests); plain quantiles 83-91 %.
     """
     values = np.asarray(values, np.float64)
     if len(draws) < 2:
         return np.full((*values.shape, 2), np.nan), "none: too few refits settled"
+    tail, how = (1 - level) / 2, "quantiles of the bootstrap"
+    if groups is not None:
+        wide = stats.t.ppf(0.5 + level / 2, groups - 1) * np.sqrt(groups / (groups - 1))
+        tail, how = float(stats.norm.sf(wide)), f"{how}, widened for {groups} clusters"
     if groups is not None and groups < FEW_CLUSTERS:
-        half = stats.t.ppf(0.5 + level / 2, groups - 1) * draws.std(0, ddof=1)
-        half = half * np.sqrt(groups / (groups - 1))
+        half = wide * draws.std(0, ddof=1)
         how = (
             f"Student's t with {groups - 1} degrees of freedom: {groups} clusters are fewer than 8"
         )
         return np.stack([values - half, values + half], -1), how
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return np.stack([low, high], -1), "quantiles of the bootstrap"
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    return np.stack([low, high], -1), how
 
 
 def standard_errors(

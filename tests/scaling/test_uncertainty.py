@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from law_tables import ORHAN_CENTRE, law_grid, law_table, orhan
+from law_tables import ORHAN_CENTRE, TRUTH, law_grid, law_table, orhan
 from scipy import stats
 
 from mae_lib.errors import FitError
@@ -92,7 +92,11 @@ def test_few_clusters_take_students_t_and_say_so():
     assert how == "Student's t with 3 degrees of freedom: 4 clusters are fewer than 8"
     half = stats.t.ppf(0.975, 3) * 0.1 * np.sqrt(4 / 3)
     assert wide == pytest.approx(np.tile([1 - half, 1 + half], (2, 1)), abs=0.01)
-    usual, how = bootstrap_intervals(np.ones(2), draws, groups=FEW_CLUSTERS)
+    expanded, how = bootstrap_intervals(np.ones(2), draws, groups=FEW_CLUSTERS)
+    assert how == "quantiles of the bootstrap, widened for 8 clusters"
+    half = 0.1 * stats.t.ppf(0.975, 7) * np.sqrt(8 / 7)
+    assert expanded == pytest.approx(np.tile([1 - half, 1 + half], (2, 1)), abs=0.02)
+    usual, how = bootstrap_intervals(np.ones(2), draws)
     assert how == "quantiles of the bootstrap"
     assert usual == pytest.approx(np.tile([0.804, 1.196], (2, 1)), abs=0.01)
     assert np.isnan(bootstrap_intervals(np.ones(2), draws[:1])[0]).all()
@@ -131,6 +135,27 @@ def test_the_cluster_effect_finds_a_known_intraclass_correlation():
     assert np.mean(found) == pytest.approx(1e-4, rel=5 * np.sqrt(2 / 5 / 60))
     assert cluster_effect(law_table(law_grid(0.01, repeats=2))) is None
     assert cluster_effect(clustered(12, repeats=1)) is None
+
+
+def cover(groups: int, how: str, repeats: int = 100) -> float:
+    """Return how often slopes' intervals hold the truth where runs of one subset move together."""
+    truth, hits = np.array(TRUTH["log_additive"])[1:], 0
+    for seed in range(repeats):
+        rng = np.random.default_rng(seed)
+        frame = law_grid(0.0, law="log_additive", repeats=2).sample(24, random_state=seed)
+        subset = np.arange(24) % groups
+        y = frame.top1 + 0.006 * rng.normal(size=groups)[subset] + 0.006 * rng.normal(size=24)
+        table = law_table(frame.assign(top1=y, subset=subset), clusters="subset")
+        fit = fit_law(table, "log_additive", bootstrap=200, seed=seed, resample=how)
+        low, high = fit.intervals[1:].T.astype(float)
+        hits += int(((low <= truth) & (truth <= high)).sum())
+    return hits / (3 * repeats)
+
+
+@pytest.mark.parametrize(("groups", "how"), [(6, "clusters"), (6, "wild"), (12, "clusters")])
+def test_clustered_truths_lie_inside_the_intervals_as_often_as_they_say(groups, how):
+    # 95 % nominal; five binomial errors of 100 tables below it is 0.84
+    assert cover(groups, how) >= 0.84
 
 
 def test_laws_that_differ_have_a_spread():
