@@ -11,7 +11,12 @@ PANEL = WIDTH // 2 - 60
 
 
 def law_fan(
-    curves: pd.DataFrame, measured: pd.DataFrame, *, factor: str, response: str = "Top-1"
+    curves: pd.DataFrame,
+    measured: pd.DataFrame,
+    *,
+    factor: str,
+    response: str = "Top-1",
+    percent: bool = True,
 ) -> alt.TopLevelMixin:
     """Draw each law along one factor: line inside the data, dashed on a shaded region beyond them.
 
@@ -19,37 +24,39 @@ def law_fan(
     bootstrap, cut at -20 % and 120 %.
     """
     curves = curves.copy()
-    fraction = curves.value.abs().max() <= 2 and response != "Loss"
-    if fraction:
+    if percent:
         curves[["value", "low", "high"]] = curves[["value", "low", "high"]].clip(-0.2, 1.2)
-    edge = curves[curves.part == "inside"].x.max()
-    region = pd.DataFrame({"low": [edge], "high": [curves.x.max()]})
-    axis = alt.Axis(format="%") if fraction else alt.Axis()
-    x = alt.X(
-        "x:Q", title=factor, scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", tickCount=4)
+    laws = curves.law.unique().tolist()
+    edge, end = curves[curves.part == "inside"].x.max(), curves.x.max()
+    region = pd.DataFrame({"law": laws, "x": edge, "x2": end, "part": "region"})
+    runs = pd.concat([measured.assign(law=law, part="run") for law in laws])
+    data = pd.concat([curves, region, runs], ignore_index=True)
+    axis = alt.Axis(format="%", tickCount=4) if percent else alt.Axis(tickCount=4)
+    base = alt.Chart().encode(
+        x=alt.X(
+            "x:Q",
+            title=factor,
+            scale=alt.Scale(type="log"),
+            axis=alt.Axis(format="~s", tickCount=3),
+        ),
+        y=alt.Y("value:Q", title=response, axis=axis, scale=alt.Scale(zero=False)),
     )
-    y = alt.Y("value:Q", title=response, axis=axis, scale=alt.Scale(zero=False))
-    panels = []
-    for law in curves.law.unique():
-        part = curves[curves.law == law]
-        base = alt.Chart(part).encode(x=x)
-        layers = [
-            alt.Chart(region).mark_rect(opacity=0.12, color=GREY).encode(x="low:Q", x2="high:Q"),
-            base.mark_area(opacity=0.25).encode(y=alt.Y("low:Q", title=response), y2="high:Q"),
-            *(
-                base.transform_filter(alt.datum.part == name)
-                .mark_line(strokeDash=dash)
-                .encode(y=y, tooltip=["law", "x", alt.Tooltip("value", format=".3f")])
-                for name, dash in (("inside", [1, 0]), ("beyond", [5, 4]))
-            ),
-            alt.Chart(measured).mark_point(filled=True, size=28, color=GREY, opacity=0.9)
-            .encode(x="x:Q", y="value:Q"),
-        ]  # fmt: skip
-        panels.append(alt.layer(*layers).properties(width=PANEL, height=150, title=law))
+    part = {name: base.transform_filter(alt.datum.part == name) for name in data.part.unique()}
+    tips = ["law", "x", alt.Tooltip("value", format=".3f")]
+    layers = [
+        alt.Chart().transform_filter(alt.datum.part == "region").mark_rect(opacity=0.12, color=GREY)
+        .encode(x="x:Q", x2="x2:Q"),
+        base.transform_filter("isValid(datum.low)").mark_area(opacity=0.25)
+        .encode(y=alt.Y("low:Q", title=response), y2="high:Q"),
+        part["inside"].mark_line().encode(tooltip=tips),
+        part["beyond"].mark_line(strokeDash=[5, 4]).encode(tooltip=tips),
+    ]  # fmt: skip
+    if len(measured):
+        layers.append(part["run"].mark_point(filled=True, size=24, color=GREY, opacity=0.9))
+    chart = alt.layer(*layers, data=data).properties(width=WIDTH // 3 - 30, height=130)
+    chart = chart.facet(facet=alt.Facet("law:N", title=None, sort=laws), columns=3)
     last = curves.groupby("law", sort=False).tail(1).set_index("law").value
-    unit = (lambda v: f"{v:.0%}") if fraction else (lambda v: f"{v:.3g}")
-    text = ", ".join(f"{law} {unit(value)}" for law, value in last.items())
-    chart = alt.concat(*panels, columns=2).resolve_scale(y="shared", x="shared")
+    text = ", ".join(f"{law} {value:{'.0%' if percent else '.3g'}}" for law, value in last.items())
     return themed(chart, f"Laws along {factor}; at its largest value they answer: {text}.")
 
 
@@ -136,7 +143,9 @@ def factor_map(cells: pd.DataFrame, *, across: str, factors: Sequence[str]) -> a
     cells["count"] = cells.runs.astype(str)
     by = alt.EncodingSortField("order", order="ascending")
     cells["order"] = range(len(cells))
-    y = alt.Y("row:N", sort=by, title=" x ".join(down) or None, axis=alt.Axis(labelLimit=220))
+    # a picture made without a browser measures text too short: leave the labels their room
+    room = min(220, 7.5 * cells.row.str.len().max())
+    y = alt.Y("row:N", sort=by, title=None, axis=alt.Axis(labelLimit=220, minExtent=room))
     x = alt.X("level:O", sort=by, title=across, axis=alt.Axis(labelAngle=0))
     cells["level"] = cells[across]
     base = alt.Chart(cells).encode(x=x, y=y)
@@ -154,5 +163,6 @@ def factor_map(cells: pd.DataFrame, *, across: str, factors: Sequence[str]) -> a
     chart = alt.layer(marks, counts).properties(width=WIDTH - 200, height=height)
     return themed(
         chart,
-        f"{len(cells) - holes} of {len(cells)} combinations of levels have runs; {holes} are holes.",
+        f"Rows are {' x '.join(down) or 'one'}: {len(cells) - holes} of {len(cells)} combinations of "
+        f"levels have runs; {holes} are holes.",
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mae_lib.scaling.fit import Fit
+from mae_lib.scaling.levels import level_codes
 from mae_lib.scaling.predict import CALIBRATED_RHO
 
 UNKNOWN = "not in the table: say it beside this page"
@@ -95,7 +96,7 @@ def what_would_change(fits: Sequence[Fit], answers: Mapping[str, Sequence[Mappin
                 f"{worst}{limit}; one run that halves that distance is worth more than repeats here."
             )
     for factor in table.factors:
-        levels = len(_levels(table, factor))
+        levels = int(level_codes(table.logs[:, table.factors.index(factor)]).max()) + 1
         if levels < 3:
             said.append(f"A third level of {factor}: {levels} give a slope and no shape.")
     for fit in fits:
@@ -110,11 +111,6 @@ def what_would_change(fits: Sequence[Fit], answers: Mapping[str, Sequence[Mappin
     if not any(fit.lack_of_fit for fit in fits):
         said.append("Repeated cells: without them no law's form can be rejected.")
     return said + [f"A look at the table: {note}." for note in table.notes]
-
-
-def _levels(table, factor: str) -> list[float]:
-    values = np.unique(table.logs[:, table.factors.index(factor)])
-    return [v for i, v in enumerate(values) if i == 0 or v - values[i - 1] > np.log(1.2)]
 
 
 def _value(table, value: float) -> str:

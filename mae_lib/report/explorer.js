@@ -124,6 +124,8 @@
     return String(Number(value.toPrecision(3)));
   }
 
+  /* A model of another patch is no new size: less than half a per cent of the range is inside. */
+  const NEAR = 0.005;
   const place = (factor, value) =>
     Math.log(value / factor.low) / Math.log(factor.high / factor.low);
 
@@ -153,7 +155,7 @@
       slider.value = Math.round(STEPS * Math.min(1, Math.max(0, place(factor, value))));
       exact.value = value >= 1e5 ? value.toExponential(2).replace("+", "")
         : String(Number(value.toPrecision(4)));
-      const text = rho === 0 ? "inside the data" : `outside the data by ${rho.toFixed(2)} × its range`;
+      const text = rho < NEAR ? "inside the data" : `outside the data by ${rho.toFixed(2)} × its range`;
       where.textContent = text;
       where.classList.toggle("law-far", rho > 1);
       slider.setAttribute("aria-valuetext", `${amount(value)}, ${text}`);
@@ -161,8 +163,11 @@
     return { box, show };
   }
 
-  const shown = (data, value) => data.percent
-    ? `${(100 * value).toFixed(1)} %` : Number(value.toPrecision(4)).toString();
+  const digits = (data, value) => data.percent
+    ? (100 * value).toFixed(1) : Number(value.toPrecision(4)).toString();
+  const shown = (data, value) => digits(data, value) + (data.percent ? " %" : "");
+  /* A long name may break after an underscore. */
+  const breakable = (name) => name.split(/(?<=_)/).flatMap((part) => [part, element("wbr")]);
 
   function bar(answer, low, high) {
     const at = (value) => 100 * Math.min(1, Math.max(0, (value - low) / (high - low)));
@@ -185,9 +190,9 @@
     const rows = found.map((answer) => {
       const impossible = data.bounded && (answer.value < 0 || answer.value > 1);
       const interval = answer.low === null ? "no interval"
-        : `${shown(data, answer.low)} to ${shown(data, answer.high)}`;
+        : `${digits(data, answer.low)} to ${shown(data, answer.high)}`;
       return element("tr", impossible ? { class: "law-impossible" } : {},
-        element("th", { scope: "row" }, answer.law),
+        element("th", { scope: "row" }, ...breakable(answer.law)),
         element("td", {}, shown(data, answer.value), impossible ? " (impossible)" : ""),
         element("td", {}, interval),
         element("td", { class: "law-bar-cell" }, bar(answer, low, high)));
@@ -205,7 +210,7 @@
     const rho = Math.max(...distances(data, values));
     const numbers = found.map((a) => a.value);
     const low = Math.min(...numbers), high = Math.max(...numbers);
-    const verdict = rho === 0 ? "Inside the data."
+    const verdict = rho < NEAR ? "Inside the data."
       : rho <= 1 ? `Outside the data by ${rho.toFixed(2)} × its range.`
       : `Outside the data by ${rho.toFixed(2)} × its range: nothing is calibrated beyond 1 ×, so the `
         + "spread between the laws is the answer, not a number.";
@@ -231,9 +236,9 @@
       if (value !== null) { state[index] = value; }
       draw();
     }));
-    const buttons = Object.entries(data.points).map(([name, values]) => {
+    const buttons = data.points.map(({ name, at }) => {
       const button = element("button", { type: "button" }, name);
-      button.addEventListener("click", () => { state.splice(0, state.length, ...values); draw(); });
+      button.addEventListener("click", () => { state.splice(0, state.length, ...at); draw(); });
       return button;
     });
     const form = element("div", { class: "law-form", role: "group", "aria-label": data.title },

@@ -76,7 +76,10 @@ def explorer_data(
             }
             for j, name in enumerate(table.factors)
         ],
-        "points": {name: [float(at[f]) for f in table.factors] for name, at in points.items()},
+        "points": [
+            {"name": name, "at": [float(at[f]) for f in table.factors]}
+            for name, at in points.items()
+        ],
         "laws": [_law(fit) for fit in shown],
         "left_out": [fit.law.name for fit in fits if fit.law.name not in known],
     }
@@ -84,8 +87,11 @@ def explorer_data(
 
 def explorer_html(data: dict, fits: Sequence[Fit]) -> str:
     """Return the explorer as HTML; without a script the table at the first point stays."""
-    name, values = next(iter(data["points"].items()))
-    at = dict(zip((f["name"] for f in data["factors"]), values, strict=True))
+    first = data["points"][0]
+    name, at = (
+        first["name"],
+        dict(zip((f["name"] for f in data["factors"]), first["at"], strict=True)),
+    )
     frame = predictions_frame(fits, {name: at})[["law", "value", "low", "high", "rho_max"]]
     body = json.dumps(data, sort_keys=True, separators=(",", ":")).replace("<", "\\u003c")
     return (

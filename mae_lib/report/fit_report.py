@@ -1,7 +1,7 @@
 """`mae fit --report`: one page that holds a fit, its checklist and its explorer, and loads nothing."""
 
 import html
-import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from mae_lib.report.law_curves import design_frame, fan_frame, measured_along
 from mae_lib.report.law_frames import fitted_frame, identifiability_frame, parameters_frame
 from mae_lib.scaling.fit import Fit
 from mae_lib.scaling.predict import predict_law
-from mae_lib.study.paths import root
+from mae_lib.scaling.read import read_sheet
 
 # More combinations of levels than this make a map that nobody reads.
 LARGEST_MAP = 400
@@ -52,7 +52,7 @@ def write_report(
     """
     table = fits[0].table
     targets = dict(targets or {"twice the largest run": _twice(table)})
-    about = {"versions": versions()} | dict(about or {})
+    about = {"versions": versions()} | beside(table) | dict(about or {})
     if holdout is not None and len(holdout):
         about.setdefault("holdout", f"{holdout.split.nunique()} splits, below")
     answers = {name: [predict_law(fit, at) for fit in fits] for name, at in targets.items()}
@@ -76,6 +76,13 @@ def write_report(
     )
     write_text(Path(path), page)
     return Path(path)
+
+
+def beside(table) -> dict:
+    """Return source, licence and units from the YAML beside a table that was read from a file."""
+    path = Path(table.name)
+    fields = read_sheet(path).fields if path.is_file() else {}
+    return {key: fields[key] for key in ("source", "licence", "units") if key in fields}
 
 
 def laws_table(fits: Sequence[Fit]) -> pd.DataFrame:
@@ -130,7 +137,11 @@ def _explorer(fits: Sequence[Fit], targets: Mapping) -> str:
 
 def _laws(fits: Sequence[Fit]) -> str:
     fitted = fitted_frame(fits)
-    picture = _figure(law_fit(fitted), fitted, "fitted")
+    picture = _figure(
+        law_fit(fitted, response=fits[0].table.response, percent=fits[0].table.kind != "loss"),
+        fitted,
+        "fitted",
+    )
     return _section("The laws", table_html(laws_table(fits)) + picture)
 
 
@@ -148,7 +159,7 @@ def _design(fits: Sequence[Fit], targets: Mapping) -> str:
     parts = []
     if len(cells) <= LARGEST_MAP:
         chart = factor_map(cells, across=table.factors[0], factors=table.factors)
-        parts.append(_figure(chart, cells, "design"))
+        parts.append(_note(chart.description) + _figure(chart, cells, "design"))
     else:
         parts.append(_note(f"{len(cells):,} combinations of levels: too many to draw."))
     name, at = next(iter(targets.items()))
@@ -157,7 +168,13 @@ def _design(fits: Sequence[Fit], targets: Mapping) -> str:
         until = max(float(at[factor]), 1.01 * table.x[:, j].max())
         curves = fan_frame(fits, largest, factor, until=until)
         measured = measured_along(table, largest, factor)
-        chart = law_fan(curves, measured, factor=factor, response=table.response)
+        chart = law_fan(
+            curves,
+            measured,
+            factor=factor,
+            response=table.response,
+            percent=table.kind != "loss",
+        )
         held = ", ".join(f"{f} {v:.4g}" for f, v in largest.items() if f != factor)
         parts.append(_note(f"Along {factor}, to {name}; held: {held or 'nothing'}."))
         parts.append(_figure(chart, curves, f"along-{factor}"))
@@ -175,7 +192,9 @@ def _details(fits: Sequence[Fit]) -> str:
 
 
 def _figure(chart, data: pd.DataFrame, name: str) -> str:
-    return Figure(chart, data, name)._repr_mimebundle_()["text/html"]
+    """Return the picture and its data; a page that loads nothing has no use for the live chart."""
+    text = Figure(chart, data, name)._repr_mimebundle_()["text/html"]
+    return re.sub(r'<script type="application/json">.*?</script>', "", text, flags=re.S)
 
 
 def _section(title: str, body: str) -> str:
@@ -201,7 +220,6 @@ def _twice(table) -> dict[str, float]:
 
 
 def _style() -> str:
-    """The book's own tables, the explorer, and a page that follows the reader's light or dark."""
-    book = (root() / "book" / "_static" / "study.css").read_text(encoding="utf-8")
+    """The page's look, which follows the reader's light or dark, and the explorer's."""
     own = (Path(__file__).parent / "fit_report.css").read_text(encoding="utf-8")
-    return "\n".join(itertools.chain([own, book, STYLE.read_text(encoding="utf-8")]))
+    return f"{own}\n{STYLE.read_text(encoding='utf-8')}"

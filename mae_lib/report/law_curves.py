@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from mae_lib.charts.frames import number
 from mae_lib.scaling.fit import Fit
+from mae_lib.scaling.levels import level_codes
 from mae_lib.scaling.table import Table
 
-STEPS = 60
-# Values of a factor closer than a fifth, in logs, are one level: the patch moves a model's size a bit.
-SAME_LEVEL = np.log(1.2)
+STEPS = 40
+# Lines of equal accuracy are followed on a grid of this many values a factor.
+GRID = 61
 
 
 def fan_frame(
@@ -59,8 +61,10 @@ def measured_along(table: Table, at: Mapping[str, float], factor: str) -> pd.Dat
     """Return the rows of a table whose other factors are on the level of `at`: x and value."""
     column = table.factors.index(factor)
     asked = np.log([float(at[f]) for f in table.factors])
-    others = [j for j in range(len(table.factors)) if j != column]
-    near = (np.abs(table.logs[:, others] - asked[others]) <= SAME_LEVEL).all(1)
+    near = np.ones(len(table.frame), bool)
+    for j in (j for j in range(len(table.factors)) if j != column):
+        codes = level_codes(np.append(table.logs[:, j], asked[j]))
+        near &= codes[:-1] == codes[-1]
     return pd.DataFrame({"x": table.x[near, column], "value": table.y[near]})
 
 
@@ -81,7 +85,7 @@ def isoquant_frame(
     columns = [table.factors.index(f) for f in pair]
     starts = table.x[:, columns].min(0)
     first, second = (
-        np.exp(np.linspace(np.log(s), np.log(u), 121)) for s, u in zip(starts, until, strict=True)
+        np.exp(np.linspace(np.log(s), np.log(u), GRID)) for s, u in zip(starts, until, strict=True)
     )
     points = np.tile([float(at[f]) for f in table.factors], (first.size * second.size, 1))
     grid = np.array(list(itertools.product(first, second)))
@@ -111,7 +115,7 @@ def _crossing(values: np.ndarray, logs: np.ndarray, level: float) -> float | Non
 
 def design_frame(table: Table) -> pd.DataFrame:
     """Return a row a possible cell: every combination of levels, with how many runs it has."""
-    numbers = {f: _levels(table.logs[:, j]) for j, f in enumerate(table.factors)}
+    numbers = {f: level_codes(table.logs[:, j]) for j, f in enumerate(table.factors)}
     frame = pd.DataFrame(numbers)
     names = {
         f: {n: float(np.exp(table.logs[frame[f] == n, j].mean())) for n in sorted(set(frame[f]))}
@@ -120,12 +124,6 @@ def design_frame(table: Table) -> pd.DataFrame:
     counts = frame.value_counts().to_dict()
     rows = []
     for combination in itertools.product(*(names[f] for f in table.factors)):
-        row = {f: f"{names[f][n]:.3g}" for f, n in zip(table.factors, combination, strict=True)}
+        row = {f: number(names[f][n]) for f, n in zip(table.factors, combination, strict=True)}
         rows.append(row | {"runs": int(counts.get(combination, 0))})
     return pd.DataFrame(rows)
-
-
-def _levels(logs: np.ndarray) -> np.ndarray:
-    values = np.unique(logs)
-    numbers = np.concatenate([[0], np.cumsum(np.diff(values) > SAME_LEVEL)])
-    return numbers[np.searchsorted(values, logs)]

@@ -90,6 +90,10 @@ class _Rule:
     numbers: Callable[[Mapping], str]
 
 
+def _percent(share: float, digits: int) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
 def _at_claim(n: Mapping) -> list[Mapping]:
     return [row for row in n["answers"] if row["target"] == "claim"]
 
@@ -151,8 +155,8 @@ RULES = (
             and n["simulation"]["printed_sizes"]["truth"] < 0.8
         ),
         lambda n: (
-            f"{n['simulation']['printed_sizes']['laws']['log_product']['above_90']:.0%} of simulated "
-            f"studies pass 90 %, truth {n['simulation']['printed_sizes']['truth']:.1%}"
+            f"{_percent(n['simulation']['printed_sizes']['laws']['log_product']['above_90'], 0)} of "
+            f"simulated studies pass 90 %, truth {_percent(n['simulation']['printed_sizes']['truth'], 1)}"
         ),
     ),
     _Rule(
@@ -164,9 +168,10 @@ RULES = (
         ),
         lambda n: (
             f"with {n['simulation']['extended']['runs']} runs over 64 to 512 pixels the product law "
-            f"passes 90 % in {n['simulation']['extended']['laws']['log_product']['above_90']:.0%} of "
-            "studies and its interval holds the truth in "
-            f"{n['simulation']['extended']['laws']['log_product']['coverage']:.0%}"
+            "passes 90 % in "
+            f"{_percent(n['simulation']['extended']['laws']['log_product']['above_90'], 0)} of studies "
+            "and its interval holds the truth in "
+            f"{_percent(n['simulation']['extended']['laws']['log_product']['coverage'], 0)}"
         ),
     ),
     _Rule(
@@ -202,7 +207,7 @@ RULES = (
         lambda n: len(n["grid"]["resolution_varies_at"]) == 1,
         lambda n: (
             f"resolution varies only at {_names(n['grid']['resolution_varies_at'])}; variance "
-            f"inflation of the interaction {n['grid']['vif_interaction']:.2g}"
+            f"inflation of the interaction {n['grid']['vif_interaction'] / 1e6:.2g} million"
         ),
     ),
     _Rule(
@@ -237,8 +242,8 @@ RULES = (
         "4096 pixels would be interpolation, not detail",
         lambda n: n["pixels"]["share"] < 0.05,
         lambda n: (
-            f"the photographs hold {n['pixels']['native_pixels']:.2g} pixels, "
-            f"{n['pixels']['share']:.1%} of what 4096 x 4096 asks for"
+            f"the photographs hold {n['pixels']['native_pixels'] / 1e9:.3g} billion pixels, "
+            f"{_percent(n['pixels']['share'], 1)} of what 4096 x 4096 asks for"
         ),
     ),
 )  # fmt: skip

@@ -123,11 +123,11 @@ def test_the_recipe_drops_the_reference_model_and_joins_shapes(tmp_path):
     assert (row.tokens_per_image, row.data_size, row.coco_i2t_r5) == (49, 80_000_000, 0.7)
 
 
-@pytest.mark.parametrize(
-    "part", [p for p in PARTS if table_path(p.grid)], ids=lambda p: f"{p.grid}-{p.part}-{p.law}"
-)
+@pytest.mark.parametrize("part", PARTS, ids=lambda p: f"{p.grid}-{p.part}-{p.law}")
 def test_published_refits_are_what_the_tables_give(part, refits):
-    frame = pd.read_csv(table_path(part.grid))
+    if (path := table_path(part.grid)) is None:
+        pytest.skip(f"MAE_GRIDS is not set: {part.grid} has no licence and is not here")
+    frame = pd.read_csv(path)
     found = refit_part(part, frame, bootstrap=20)
     published = refits[part.grid, part.part, part.law]
     assert found["value"] == pytest.approx(published["value"], rel=1e-7)
