@@ -11,6 +11,8 @@ EXPONENT = (1e-3, 2.0)
 START_EXPONENT = (0.05, 1.2)
 # Levels that a factor needs before a shift of it can be fitted.
 SHIFT_LEVELS = 4
+# How far a shift may lie from the data, in natural logs.
+BEYOND = 5.0
 
 
 def _sum_basis(theta: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -46,19 +48,22 @@ def _product_basis(theta: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _shifted_basis(shifted: tuple[int, ...]):
-    """Give 1 and ((x_j + s_j) / (1 + s_j))^-a_j, x in units of the centre, s_j for some j only."""
+    """Give 1 and ((x_j + s_j) / (1 + s_j))^-a_j, x in units of the centre, s_j for some j only.
+
+    The search runs over ln s: exponent and shift trade off along a valley that is straighter there.
+    """
 
     def basis(theta: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         m = z.shape[1]
         shift = np.zeros((*theta.shape[:-1], 1, m))
-        shift[..., 0, list(shifted)] = theta[..., m:]
+        shift[..., 0, list(shifted)] = np.exp(theta[..., m:])
         exponent = theta[..., None, :m]
         x = np.exp(z)
         logs = np.log((x + shift) / (1 + shift))
         powers = np.exp(-exponent * logs)
         phi = np.concatenate([np.ones((*powers.shape[:-1], 1)), powers], -1)
         slope = np.zeros((*phi.shape, theta.shape[-1]))
-        by_shift = -exponent * (1 / (x + shift) - 1 / (1 + shift)) * powers
+        by_shift = -exponent * shift * (1 / (x + shift) - 1 / (1 + shift)) * powers
         for j in range(m):
             slope[..., j + 1, j] = -logs[..., j] * powers[..., j]
         for place, j in enumerate(shifted):
@@ -94,12 +99,13 @@ def _bind_shifted(law: Law, design: Design) -> Law:
 
     def limits(design: Design) -> tuple[np.ndarray, np.ndarray]:
         low, high = power_limits(1 + m, m)
-        most = 10 * np.exp(design.z[:, list(shifted)].max(0))
-        return np.append(low, np.zeros(extra)), np.append(high, most)
+        ends = design.z[:, list(shifted)]
+        # A shift far below the least x is none; far above the largest it makes a line of the power.
+        return np.append(low, ends.min(0) - BEYOND), np.append(high, ends.max(0) + BEYOND)
 
     def box(design: Design) -> tuple[np.ndarray, np.ndarray]:
         low, high = power_box(design, 1 + m, m)
-        return np.append(low, np.zeros(extra)), np.append(high, np.ones(extra))
+        return np.append(low, np.full(extra, -3.0)), np.append(high, np.full(extra, 0.5))
 
     return replace(
         law,
@@ -107,7 +113,7 @@ def _bind_shifted(law: Law, design: Design) -> Law:
         basis=basis,
         parameters=lambda factors: (
             *sum_names(factors),
-            *(f"shift_{factors[j]}" for j in shifted),
+            *(f"ln_shift_{factors[j]}" for j in shifted),
         ),
         limits=limits,
         box=box,
@@ -167,7 +173,7 @@ POWER_LAWS = (
         response="loss",
         levels_needed=3,
         ceiling="1 - E on accuracies",
-        parameters=lambda f: (*sum_names(f), *(f"shift_{name}" for name in f)),
+        parameters=lambda f: (*sum_names(f), *(f"ln_shift_{name}" for name in f)),
         basis=_all_shifted,
         linear=lambda m: 1 + m,
         signed=True,

@@ -44,7 +44,9 @@ class Objective:
             )
         if self.name == "binomial" and ((y < 0) | (y > 1)).any():
             row = int(np.argmax((y < 0) | (y > 1)))
-            raise FitError(f"objective binomial: row {row}: needs a share of trials, got {y[row]:g}")
+            raise FitError(
+                f"objective binomial: row {row}: needs a share of trials, got {y[row]:g}"
+            )
         return np.log(y) if self.in_logs else y
 
     def scaled(self, value: np.ndarray, jacobian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,20 +1,15 @@
 """Find a law's best parameters from many starts, and say how many of them agree."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import optimize, stats
 
 from mae_lib.errors import FitError
 from mae_lib.scaling.law import Design, Law
-from mae_lib.scaling.least_squares import (
-    Bounds,
-    Solution,
-    collapse,
-    damped_step,
-    minimise,
-    solve_linear,
-)
+from mae_lib.scaling.least_squares import collapse, solve_linear
+from mae_lib.scaling.levenberg import Bounds, Solution, damped_step, minimise
 from mae_lib.scaling.objectives import Objective
 from mae_lib.scaling.variable_projection import amplitudes, project
 
@@ -108,8 +103,13 @@ def _sobol(law: Law, design: Design, count: int, seed: int) -> np.ndarray:
     low, high = law.start_box(design)
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     power = int(np.ceil(np.log2(max(count, 32))))
-    unit = stats.qmc.Sobol(len(low), seed=seed).random_base2(power)[:count]
-    return low + (high - low) * unit
+    return low + (high - low) * _unit_starts(len(low), power, seed)[:count]
+
+
+@cache
+def _unit_starts(dimensions: int, power: int, seed: int) -> np.ndarray:
+    """Return 2^power scrambled Sobol points; making them takes longer than a fit does."""
+    return stats.qmc.Sobol(dimensions, seed=seed).random_base2(power)
 
 
 def _amplitudes(law: Law, design: Design, theta: np.ndarray, objective: Objective) -> np.ndarray:

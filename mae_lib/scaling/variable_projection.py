@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 
 from mae_lib.scaling.law import Law
-from mae_lib.scaling.least_squares import (
+from mae_lib.scaling.levenberg import (
     CHUNK,
     EASE,
     FIRST_DAMPING,
@@ -73,7 +73,7 @@ def _project_chunk(
         active = np.ones((count, p), bool)
         state = _reduced(law, z, y, weights, theta, active)
         for _ in range(iterations):
-            c, loss, normal, gradient, active = state
+            _, loss, normal, gradient, active = state
             step, promised = damped_step(theta, normal, gradient, damping, inner)
             trial = _reduced(law, z, y, weights, theta + step, active)
             better = trial[1] <= loss
