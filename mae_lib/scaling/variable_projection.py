@@ -23,8 +23,10 @@ from mae_lib.scaling.levenberg import (
     damped_step,
 )
 
-# An amplitude below this share of the response's size is at its bound, 0.
+# Added to the unit diagonal, so that columns that are alike to rounding still have an inverse.
 RIDGE = 1e-15
+# An amplitude held at 0 is set free when its gradient is above this share of the response's.
+SLACK = 1e-9
 
 
 def project(
@@ -158,7 +160,7 @@ def amplitudes(
     c = (_inverse(gram, active) @ right[..., None])[..., 0]
     diagonal = np.maximum(np.einsum("bii->bi", gram), 1e-300)
     pull = right - (gram @ c[..., None])[..., 0]
-    slack = 1e-12 * np.sqrt(diagonal) * np.linalg.norm(right / np.sqrt(diagonal), axis=-1)[:, None]
+    slack = SLACK * np.sqrt(diagonal) * np.linalg.norm(right / np.sqrt(diagonal), axis=-1)[:, None]
     wrong = (active & (c <= 0)).any(-1) | (~active & (pull > slack)).any(-1)
     if wrong.any():
         c, active = c.copy(), active.copy()
@@ -167,13 +169,15 @@ def amplitudes(
 
 
 def _all_sets(gram: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Solve on every set of amplitudes, all at once, and keep the least with none below 0."""
     count, p = right.shape
-    best, least = np.zeros((count, p)), np.zeros(count)
-    chosen = np.zeros((count, p), bool)
-    for members in itertools.product((False, True), repeat=p):
-        active = np.broadcast_to(np.array(members), (count, p))
-        c = (_inverse(gram, active) @ right[..., None])[..., 0]
-        value = -(c * right).sum(-1)
-        good = (c[:, list(members)] > 0).all(-1) & (value < least)
-        best[good], least[good], chosen[good] = c[good], value[good], np.array(members)
-    return best, chosen
+    sets = np.array(list(itertools.product((False, True), repeat=p)))
+    many = len(sets)
+    active = np.broadcast_to(sets, (count, many, p)).reshape(-1, p)
+    grams = np.repeat(gram, many, axis=0)
+    rights = np.repeat(right, many, axis=0)
+    c = (_inverse(grams, active) @ rights[..., None])[..., 0]
+    value = -(c * rights).sum(-1).reshape(count, many)
+    good = (~active | (c > 0)).all(-1).reshape(count, many)
+    chosen = np.where(good, value, np.inf).argmin(-1)
+    return c.reshape(count, many, p)[np.arange(count), chosen], sets[chosen]
