@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
 
 from mae_lib.errors import FitError
+from mae_lib.scaling.distributions import f_quantile
 from mae_lib.scaling.fit import Fit
 from mae_lib.scaling.law import Design
 from mae_lib.scaling.objectives import Objective
@@ -128,7 +129,7 @@ def _profile(
     variance = scale * float(gradient @ np.linalg.pinv(jacobian.T @ jacobian) @ gradient)
     width = np.sqrt(variance) if variance > 0 else 1e-3 * (1 + abs(estimate))
     # F(1, n - k): the exact cut where the law is linear and the errors are normal.
-    cut = best + scale * float(stats.f.ppf(level, 1, left))
+    cut = best + scale * f_quantile(level, 1, left)
     weight = np.sqrt(_HEAVY * max(scale, 1e-300)) / width
     visited = [(estimate, best)]
     # Where the profile is a parabola, the first step lands on the cut.

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mae_lib.errors import FitError
 from mae_lib.kernels.philox import Purpose, random_words, uniform
+from mae_lib.scaling.distributions import f_tail, normal_tail, t_quantile
 from mae_lib.scaling.table import Table
 
 HOWS = ("clusters", "cells", "residual", "wild")
@@ -101,8 +101,8 @@ def bootstrap_intervals(
         return np.full((*values.shape, 2), np.nan), "none: too few refits settled"
     tail, how = (1 - level) / 2, "quantiles of the bootstrap"
     if groups is not None:
-        wide = stats.t.ppf(0.5 + level / 2, groups - 1) * np.sqrt(groups / (groups - 1))
-        tail, how = float(stats.norm.sf(wide)), f"{how}, widened for {groups} clusters"
+        wide = t_quantile(0.5 + level / 2, groups - 1) * np.sqrt(groups / (groups - 1))
+        tail, how = normal_tail(wide), f"{how}, widened for {groups} clusters"
     if groups is not None and groups < FEW_CLUSTERS:
         half = wide * draws.std(0, ddof=1)
         how = (
@@ -136,9 +136,9 @@ def standard_errors(
 
 def pure_error(table: Table, y: np.ndarray | None = None) -> dict | None:
     """Return the scatter within repeated cells: `sse`, `df`, `sd`, `cells`; None without repeats."""
-    values = pd.Series(table.y if y is None else y)
-    codes = table.cell_codes
-    sse = float((values - values.groupby(codes).transform("mean")).pow(2).sum())
+    values, codes = table.y if y is None else y, table.cell_codes
+    means = np.bincount(codes, values) / np.bincount(codes)
+    sse = float(((values - means[codes]) ** 2).sum())
     cells = int(codes.max()) + 1
     df = len(values) - cells
     if df < 1:
@@ -156,7 +156,7 @@ def lack_of_fit(table: Table, sse: float, k: int, y: np.ndarray | None = None) -
         return None
     df = [pure["cells"] - k, pure["df"]]
     f = float(((sse - pure["sse"]) / df[0]) / (pure["sse"] / df[1]))
-    return {"f": f, "df": df, "p": float(stats.f.sf(f, *df))}
+    return {"f": f, "df": df, "p": f_tail(f, *df)}
 
 
 def cluster_effect(table: Table) -> dict | None:
@@ -192,7 +192,7 @@ def cluster_effect(table: Table) -> dict | None:
     return {
         "f": f,
         "df": [df_cluster, df_left],
-        "p": float(stats.f.sf(f, df_cluster, df_left)),
+        "p": f_tail(f, df_cluster, df_left),
         "icc": component / (component + variance),
         "variance_cluster": component,
         "variance_residual": variance,
