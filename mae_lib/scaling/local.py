@@ -7,7 +7,6 @@ accuracy, and logarithmic laws, to the response as it stands.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from mae_lib.errors import FitError
 from mae_lib.scaling.law import Design, Law
@@ -116,7 +115,10 @@ class LocalLaw:
         low, high = (np.asarray(part, np.float64) for part in self.law.start_box(self.design))
         linear = self.law.linear(self.z.shape[1])
         count = 1 if linear == self.k else STARTS
-        unit = stats.qmc.Sobol(len(low), seed=0).random_base2(int(np.log2(STARTS)))[:count]
+        # Loaded here: scipy.stats takes longer to import than all else together.
+        from scipy.stats import qmc
+
+        unit = qmc.Sobol(len(low), seed=0).random_base2(int(np.log2(STARTS)))[:count]
         return low + (high - low) * unit
 
 

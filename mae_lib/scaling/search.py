@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
 
 from mae_lib.errors import FitError
+from mae_lib.scaling.distributions import f_quantile
 from mae_lib.scaling.law import Design, Law
 from mae_lib.scaling.least_squares import collapse, solve_linear
 from mae_lib.scaling.levenberg import Bounds, Solution, damped_step, minimise
@@ -109,7 +110,10 @@ def _sobol(law: Law, design: Design, count: int, seed: int) -> np.ndarray:
 @cache
 def _unit_starts(dimensions: int, power: int, seed: int) -> np.ndarray:
     """Return 2^power scrambled Sobol points; making them takes longer than a fit does."""
-    return stats.qmc.Sobol(dimensions, seed=seed).random_base2(power)
+    # Loaded here: scipy.stats takes longer to import than all else together.
+    from scipy.stats import qmc
+
+    return qmc.Sobol(dimensions, seed=seed).random_base2(power)
 
 
 def _amplitudes(law: Law, design: Design, theta: np.ndarray, objective: Objective) -> np.ndarray:
@@ -180,7 +184,7 @@ def _optima(losses: np.ndarray, n: int, k: int) -> list[dict]:
     if n <= k:
         return []
     ordered = np.sort(losses[:-1])
-    cut = losses.min() * (1 + k / (n - k) * stats.f.ppf(CONFIDENCE, k, n - k)) + 1e-18
+    cut = losses.min() * (1 + k / (n - k) * f_quantile(CONFIDENCE, k, n - k)) + 1e-18
     ordered = ordered[ordered <= cut]
     groups = np.concatenate([[0], np.cumsum(np.diff(ordered) > DISTINCT * ordered[:-1] + 1e-18)])
     return [

@@ -61,8 +61,10 @@ class Table:
         """The number of each row's cell, from 0 in order of appearance, `[n]`."""
         if self.cells:
             return self.frame.groupby(list(self.cells), sort=False).ngroup().to_numpy()
-        rounded = pd.DataFrame(self.logs.round(12))
-        return rounded.groupby(list(rounded.columns), sort=False).ngroup().to_numpy()
+        _, first, codes = np.unique(
+            self.logs.round(12), axis=0, return_index=True, return_inverse=True
+        )
+        return np.argsort(np.argsort(first))[codes.ravel()]
 
     @property
     def cluster_codes(self) -> np.ndarray | None:
