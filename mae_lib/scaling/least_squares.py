@@ -89,7 +89,7 @@ def collapse(z: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndar
 
     `rest` is the weighted sum of squares within cells, which no parameter changes.
     """
-    cells, codes = np.unique(z.round(12), axis=0, return_inverse=True)
+    cells, first, codes = np.unique(z.round(12), axis=0, return_index=True, return_inverse=True)
     codes = codes.ravel()
     if len(cells) == len(z):
         return z, y, weights, np.zeros(len(weights))
@@ -98,7 +98,6 @@ def collapse(z: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndar
     total, summed = weights @ member, (weights * y) @ member
     mean = summed / np.where(total > 0, total, 1.0)
     rest = (weights * (y - mean[:, codes]) ** 2).sum(-1)
-    first = np.array([np.flatnonzero(codes == c)[0] for c in range(len(cells))])
     return z[first], mean, total, rest
 
 
