@@ -207,8 +207,8 @@ def _print_holdout(found: dict) -> None:
     from rich.table import Table
 
     for split in found["splits"]:
-        print(f"left out: top {split['share']:.0%} by {split['by']}: {split['test']} of {split['rows']} runs, "
-              f"rho up to {split['rho_max']:.2f}")  # fmt: skip
+        counted = f"{split['test']} of {split['rows']} runs, rho up to {split['rho_max']:.2f}"
+        print(f"left out: top {split['share']:.0%} by {split['by']}: {counted}")
     lines = Table(title=f"held out ({found['unit']})", title_justify="left", box=None)
     for name in ("method", "splits", "RMSE", "bias", "50 %", "80 %", "95 %", "score"):
         lines.add_column(name, justify="left" if name == "method" else "right")

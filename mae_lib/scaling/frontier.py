@@ -5,6 +5,7 @@ the frontier, the part of the data that is most like the question. Held out, it 
 errs there; weighted up, it tells a wrong law which part of the data to be right about.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,16 +68,19 @@ def top_rows(along: np.ndarray, rows: np.ndarray, share: float) -> np.ndarray:
 
 
 def nested_splits(
-    table: Table, along: np.ndarray, *, rows: np.ndarray | None = None, least: int = 2
+    table: Table,
+    along: np.ndarray,
+    *,
+    least: int = 2,
+    shares: Sequence[float] = SHARES,
 ) -> list[Nested]:
-    """Return splits of `rows` by the top 40, 25 and 10 % along a direction, each test set once.
+    """Return splits of the runs by the top shares along a direction, each test set once.
 
     A split needs `least` runs to train on, among which every factor varies. Where no split along
     the direction has that, the factors' own directions are taken.
     """
-    rows = np.ones(len(along), bool) if rows is None else rows
-    found = _splits(table, [along], rows, least)
-    return found or _splits(table, list(table.logs.T), rows, least)
+    found = _splits(table, [along], least, shares)
+    return found or _splits(table, list(table.logs.T), least, shares)
 
 
 def nearness(along: np.ndarray, rows: np.ndarray, steepness: float) -> np.ndarray:
@@ -87,13 +91,14 @@ def nearness(along: np.ndarray, rows: np.ndarray, steepness: float) -> np.ndarra
 
 
 def _splits(
-    table: Table, directions: list[np.ndarray], rows: np.ndarray, least: int
+    table: Table, directions: list[np.ndarray], least: int, shares: Sequence[float]
 ) -> list[Nested]:
+    rows, logs = np.ones(len(table.frame), bool), table.logs
     found: dict[bytes, Nested] = {}
     for along in directions:
-        for share in SHARES:
+        for share in shares:
             test = top_rows(along, rows, share)
-            train = rows & ~test
-            if train.sum() >= least and (np.ptp(table.logs[train], axis=0) > SAME).all():
+            train = ~test
+            if train.sum() >= least and (np.ptp(logs[train], axis=0) > SAME).all():
                 found.setdefault(test.tobytes(), Nested(train, test))
     return list(found.values())

@@ -17,7 +17,7 @@ from mae_lib.scaling.frontier import SAME, beyond, ranges, top_rows
 from mae_lib.scaling.least_squares import refit
 from mae_lib.scaling.objectives import objective_named
 from mae_lib.scaling.predict import response_of
-from mae_lib.scaling.stack import quantile_at, stack_at
+from mae_lib.scaling.stack import SCHEME, Scheme, quantile_at, stack_at
 from mae_lib.scaling.table import Table
 
 SHARES = (0.25,)
@@ -51,7 +51,11 @@ class Answers:
 
 
 def splits_of(
-    table: Table, *, shares: Sequence[float] = SHARES, compute: np.ndarray | None = None
+    table: Table,
+    *,
+    shares: Sequence[float] = SHARES,
+    compute: np.ndarray | None = None,
+    corner: bool = True,
 ) -> tuple[list[Split], list[str]]:
     """Return splits by each factor, by compute and by the corner, and a line for each not possible.
 
@@ -65,7 +69,7 @@ def splits_of(
             raise FitError(f"share: must lie between 0 and 1, got {share!r}")
     found: dict[bytes, Split] = {}
     skipped = []
-    for by, along in _directions(table, compute).items():
+    for by, along in _directions(table, compute, corner).items():
         for share in shares:
             test = top_rows(along, np.ones(len(along), bool), share)
             if reason := _refused(table, test):
@@ -85,7 +89,7 @@ def hold_out(
     *,
     shares: Sequence[float] = SHARES,
     compute: np.ndarray | None = None,
-    stack: Sequence[str] | None = None,
+    scheme: Scheme = SCHEME,
 ) -> dict:
     """Return `splits` and `summary`, an object by method: each law, `best_aicc` and `stacked`.
 
@@ -102,8 +106,7 @@ def hold_out(
     for fit in fits:
         answers[fit.law.name], criteria[fit.law.name] = law_answers(fit, splits)
     answers["best_aicc"] = _best(answers, criteria, len(splits))
-    options = {} if stack is None else {"laws": stack}
-    answers["stacked"] = [stacked_answers(table, split, **options) for split in splits]
+    answers["stacked"] = [stacked_answers(table, split, scheme) for split in splits]
     observed = table.y * table.scale
     rho = [_rho(table, split) for split in splits]
     return {
@@ -159,11 +162,11 @@ def law_answers(fit: Fit, splits: Sequence[Split]) -> tuple[list[Answers | None]
     return found, scores
 
 
-def stacked_answers(table: Table, split: Split, **options) -> Answers | None:
+def stacked_answers(table: Table, split: Split, scheme: Scheme = SCHEME) -> Answers | None:
     """Return the stack's answers on a split; it sees the runs that were kept and no others."""
     kept = table_of(table, ~split.test)
     try:
-        found = stack_at(kept, table.x[split.test], split.along[~split.test], **options)
+        found = stack_at(kept, table.x[split.test], split.along[~split.test], scheme=scheme)
     except FitError:
         return None
     reach = np.array([quantile_at(kept, level)[0] for level in LEVELS])[:, None]
@@ -179,7 +182,7 @@ def table_of(table: Table, rows: np.ndarray) -> Table:
     return replace(table, frame=table.frame[rows].reset_index(drop=True))
 
 
-def _directions(table: Table, compute: np.ndarray | None) -> dict[str, np.ndarray]:
+def _directions(table: Table, compute: np.ndarray | None, corner: bool) -> dict[str, np.ndarray]:
     logs = table.logs
     found = {name: logs[:, j] for j, name in enumerate(table.factors)}
     role = table.roles.get("compute")
@@ -189,7 +192,7 @@ def _directions(table: Table, compute: np.ndarray | None) -> dict[str, np.ndarra
         found["compute"] = np.log(table.frame[role].to_numpy(np.float64))
     elif len(table.factors) > 1:
         found["compute (product of the factors)"] = logs.sum(1)
-    if len(table.factors) > 1:
+    if corner and len(table.factors) > 1:
         found["corner"] = ((logs - logs.min(0)) / ranges(logs)).min(1)
     return found
 

@@ -1,6 +1,7 @@
 """What laws say at a point, alone and stacked, and how far that point lies beyond the data."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from mae_lib.errors import FitError
 from mae_lib.scaling.fit import Fit, fit_law
 from mae_lib.scaling.frontier import beyond, direction, position
 from mae_lib.scaling.laws import usable_laws
-from mae_lib.scaling.stack import STACK_LAWS, Stacked, quantile_at, stack_at
+from mae_lib.scaling.stack import SCHEME, Stacked, quantile_at, stack_at
 from mae_lib.scaling.table import Table
 
 # Beyond one range of the data, in logs, no interval has been calibrated on real runs.
@@ -113,7 +114,7 @@ def stacked_answer(
             table,
             point,
             position(table, direction(table, point)),
-            laws=STACK_LAWS if stack is None else stack,
+            scheme=SCHEME if stack is None else replace(SCHEME, laws=tuple(stack)),
         )
     except FitError as error:
         about["notes"].append(str(error))
