@@ -5,6 +5,18 @@ from typing import Annotated
 
 import typer
 
+from mae_lib.cli.law import (
+    ClustersOption,
+    FactorsOption,
+    JsonOption,
+    KindOption,
+    RepeatsOption,
+    ResponseOption,
+    RolesOption,
+    TableArgument,
+    UnitOption,
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the main application."""
@@ -12,19 +24,21 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    table: Annotated[Path, typer.Argument(help="A CSV or Parquet with one row a run.")],
+    table: TableArgument,
     at: Annotated[str, typer.Option(help="The target: factor=value, with commas between.")],
     candidates: Annotated[
-        Path, typer.Option(help="A CSV of cells that could be run: the factors, and `cost`.")
+        Path,
+        typer.Option(help="A CSV of cells that could be run: factors, `cost`, clusters if shared."),
     ],
     budget: Annotated[float, typer.Option(help="What may be spent, in the unit of `cost`.")],
-    response: Annotated[str | None, typer.Option(help="Column to explain.")] = None,
-    factors: Annotated[str | None, typer.Option(help="Columns, with commas between.")] = None,
+    response: ResponseOption = None,
+    factors: FactorsOption = None,
     laws: Annotated[str, typer.Option(help="Laws, with commas between, or all.")] = "all",
-    clusters: Annotated[
-        str | None,
-        typer.Option(help="Column naming runs that share data; in the candidates too, if they do."),
-    ] = None,
+    clusters: ClustersOption = None,
+    kind: KindOption = None,
+    unit: UnitOption = None,
+    roles: RolesOption = None,
+    allow_repeats: RepeatsOption = False,
     share: Annotated[float, typer.Option(help="Share of the budget to refute with.")] = 1 / 3,
     refute: Annotated[
         str, typer.Option(help="Refute by discrepancy (of laws) or lack_of_fit (curvature).")
@@ -33,22 +47,31 @@ def plan(
         float, typer.Option(help="How far a law doubts its form, in spreads between laws; 0: not.")
     ] = 1.0,
     repeats: Annotated[int, typer.Option(help="How often one candidate may run.")] = 1,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Choose the next runs: they narrow the prediction at a target, and a third can refute a law."""
     import json as text
 
+    from mae_lib.cli.law import chosen_laws, fit_each, parse_point, read
     from mae_lib.scaling.plan import plan_runs
-    from mae_lib.scaling.read import read_sheet, read_table
+    from mae_lib.scaling.read import read_sheet
 
-    checked = read_table(
-        table, response=response, factors=_names(factors) or None, clusters=clusters
+    checked = read(
+        table,
+        response,
+        factors,
+        clusters=clusters,
+        kind=kind,
+        unit=unit,
+        roles=roles,
+        allow_repeats=allow_repeats,
     )
     sheet = read_sheet(candidates)
-    fits, left_out = _fits(checked, laws)
+    names, unfit = chosen_laws(checked, laws, False)
+    fits, failed = fit_each(checked, names, {"bootstrap": 0}, named=laws != "all")
     found = plan_runs(
         fits,
-        _point(at),
+        parse_point(at),
         sheet.frame,
         budget,
         share=share,
@@ -58,7 +81,8 @@ def plan(
         name=sheet.name,
         first_row=sheet.first_row,
     )
-    found["left_out"] = left_out | found["left_out"]
+    reasons = (line.partition(": ") for line in [*unfit, *failed])
+    found["left_out"] = {law: why for law, _, why in reasons} | found["left_out"]
     if json:
         print(text.dumps(found, indent=1))
     else:
@@ -96,44 +120,6 @@ def print_planner_bench(found: dict) -> None:
         )
 
 
-def _fits(table, laws: str):
-    """Fit the laws asked for; with `all`, one that does not apply is left out with its reason."""
-    from mae_lib.errors import FitError
-    from mae_lib.scaling.fit import fit_law
-    from mae_lib.scaling.laws import usable_laws
-
-    if laws != "all":
-        return [fit_law(table, name, bootstrap=0) for name in _names(laws)], {}
-    fits, left_out = [], {}
-    usable, reasons = usable_laws(table)
-    for reason in reasons:
-        name, _, why = reason.partition(": ")
-        left_out[name] = why
-    for name in usable:
-        try:
-            fits.append(fit_law(table, name, bootstrap=0))
-        except FitError as error:
-            left_out[name] = str(error)
-    return fits, left_out
-
-
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
-
-
-def _point(text: str) -> dict[str, float]:
-    from mae_lib.errors import FitError
-
-    point = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        try:
-            point[name.strip()] = float(value)
-        except ValueError:
-            raise FitError(f"--at: factor=value was expected, got {part!r}") from None
-    return point
-
-
 def _print(found: dict, table) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -143,13 +129,18 @@ def _print(found: dict, table) -> None:
     columns = [*table.factors]
     if any(table.clusters in row for row in found["chosen"] if table.clusters):
         columns.append(table.clusters)
-    for name in ("row", *columns, "cost", "to", "removes, mean of laws"):
+    for name in ("row", *columns, "cost", "to", "takes of the variance"):
         runs.add_column(name, justify="left" if name in ("to", table.clusters) else "right")
     for row in found["chosen"]:
-        gain = sum(found["weights"][law] * value for law, value in row["gain"].items())
         values = [row[name] for name in columns]
         shown = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in values]
-        runs.add_row(str(row["row"]), *shown, f"{row['cost']:.6g}", row["role"], f"{gain:.4f} s^2")
+        runs.add_row(
+            str(row["row"]),
+            *shown,
+            f"{row['cost']:.6g}",
+            row["role"],
+            f"{100 * row['share_of_variance']:.2f} %",
+        )
     console.print(runs)
     widths = Table(title=f"{100 * found['level']:g} % width at the target, law taken as true")
     widths.title_justify, widths.box = "left", None

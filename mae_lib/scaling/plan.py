@@ -58,7 +58,7 @@ def plan_runs(
     no residual freedom) are left out and named. `name` and `first_row` are the candidates' file and
     the number a person sees beside its first row; the frame's own integer index counts from it.
     Units: widths and predictions as the table's response after scaling (fractions), gains in units
-    of each law's residual variance.
+    of each law's residual variance, `share_of_variance` the laws' mean of gain over h before any.
     Raises: FitError naming column and row of a candidate, or the field, that cannot be used.
     """
     table = _one_table(fits)
@@ -303,6 +303,10 @@ def _chosen_rows(
                 "cost": float(plan.candidates.costs[cell.row]),
                 "role": cell.role,
                 "score_per_cost": cell.score,
+                "share_of_variance": sum(
+                    k.view.weight * gain / k.before
+                    for k, gain in zip(plan.known, cell.gains, strict=True)
+                ),
                 "gain": {v.name: g for v, g in zip(views, cell.gains, strict=True)},
                 "predictions": {v.name: float(v.predictions[cell.row]) for v in views},
             }
