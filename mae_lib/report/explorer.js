@@ -45,7 +45,7 @@
     shifted_power: (p, z, law) => {
       const m = z.length;
       return p[0] + sum(z.map((zj, j) => {
-        const at = law.shifted.indexOf(j), s = at < 0 ? 0 : p[1 + 2 * m + at];
+        const at = law.shifted.indexOf(j), s = at < 0 ? 0 : Math.exp(p[1 + 2 * m + at]);
         return p[1 + j] * ((Math.exp(zj) + s) / (1 + s)) ** -p[1 + m + j];
       }));
     },

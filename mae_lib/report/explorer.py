@@ -114,7 +114,7 @@ def _law(fit: Fit) -> dict:
         "columns": columns,
         "centre": [float(c) for c in fit.centre],
         "pairs": pairs,
-        "shifted": [j for j, f in enumerate(fit.factors) if f"shift_{f}" in names],
+        "shifted": [j for j, f in enumerate(fit.factors) if f"ln_shift_{f}" in names],
         "chance": _chance(fit),
         "invert": _inverted(fit),
         "params": [float(p) for p in fit.params],

@@ -7,7 +7,6 @@ it (`lack_of_fit`), and what laws that fit alike say apart (`law_spread`).
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from mae_lib.errors import FitError
 from mae_lib.kernels.philox import Purpose, random_words, uniform
