@@ -226,7 +226,7 @@ def fit_law(
             law, table, factors, found.params, design.z, jacobian=jacobian, bounds=bounds
         ),
         objective=objective,
-        criterion=found.loss / 2 if objective == "huber" else found.loss,
+        criterion=found.loss,
         flips=flips,
         at_bound=at_bound,
         options={"delta": delta, "chance": chance, "seed": seed, "level": level, "starts": starts},

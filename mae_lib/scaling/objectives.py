@@ -77,6 +77,11 @@ class Objective:
         return residual**2, residual, None
 
     @property
+    def unit(self) -> float:
+        """What the summed loss is multiplied by to be reported: Huber's is printed by its halves."""
+        return 0.5 if self.name == "huber" else 1.0
+
+    @property
     def takes_means(self) -> bool:
         """Whether rows of one cell may be replaced by their mean and summed weight."""
         return self.name != "huber"

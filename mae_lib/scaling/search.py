@@ -70,7 +70,9 @@ def search(
         )  # fmt: skip
     else:
         first = _sobol(law, design, tried, seed)
-        if law.basis is not None and linear < k:
+        if law.basis is not None and linear == k:
+            first = _about_squares(law, design, first)
+        elif law.basis is not None:
             first[:, :linear] = _amplitudes(law, design, first[:, linear:], objective)
         solved = minimise(
             law.evaluate, z, target, weights, first,
@@ -92,8 +94,9 @@ def search(
     total = loss + rest
     agreeing = int((losses <= total * (1 + AGREEMENT) + 1e-18).sum())
     about = {"tried": len(solved.loss), "converged": int(converged.sum()), "agreeing": agreeing}
-    about["optima"] = _optima(np.append(losses, total), len(design.y), k)
-    return Found(params, total, about, True)
+    unit = objective.unit
+    about["optima"] = _optima(unit * np.append(losses, total), len(design.y), k)
+    return Found(params, unit * total, about, True)
 
 
 def _tile(part: np.ndarray, count: int) -> np.ndarray:
@@ -114,6 +117,15 @@ def _unit_starts(dimensions: int, power: int, seed: int) -> np.ndarray:
     from scipy.stats import qmc
 
     return qmc.Sobol(dimensions, seed=seed).random_base2(power)
+
+
+def _about_squares(law: Law, design: Design, first: np.ndarray) -> np.ndarray:
+    """Draw a linear law's starts in towards its least squares: far out its values have no log."""
+    slopes = law.evaluate(np.zeros(first.shape[1]), design.z)[1]
+    squares = np.linalg.lstsq(slopes, design.y, rcond=None)[0]
+    reach = np.ptp(design.y) / np.maximum(np.ptp(slopes, axis=0), 1)
+    spread = (first - first.mean(0)) / np.maximum(np.ptp(first, axis=0), 1e-12)
+    return squares + 0.25 * reach * spread * (np.arange(len(first)) > 0)[:, None]
 
 
 def _amplitudes(law: Law, design: Design, theta: np.ndarray, objective: Objective) -> np.ndarray:
