@@ -246,3 +246,12 @@ def test_things_that_do_not_stop_a_fit_are_notes(mae, tmp_path):
     ):
         assert said in notes
         assert said in shown.replace("\n", " ")
+
+
+@pytest.mark.parametrize("objective", ["log", "huber"])
+def test_linear_laws_are_fitted_in_logs_too(mae, runs, objective):
+    code, out, _ = mae(
+        "fit", runs, *GIVEN, "--law", "log_additive", "--objective", objective, "--json"
+    )
+    assert code == 0
+    assert json.loads(out)[0]["starts"]["converged"] >= 10
