@@ -57,7 +57,7 @@ def why_not(law: Law, table: Table) -> str | None:
     table has too few levels, rows or repeats to show.
     """
     try:
-        factors = law.used(table.factors)
+        factors = law.with_roles(table.roles).used(table.factors)
     except FitError as error:
         return str(error)
     if law.response == "accuracy" and table.kind == "loss":

@@ -6,12 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from mae_lib.scaling.law import Design, Law, level_and_slopes
+from mae_lib.scaling.levels import level_codes
 
 # A pairwise term whose variance is inflated this often by the terms before it is dropped: its
 # coefficient would be fitted to rounding of the levels, not to the response.
 ALIAS_VIF = 1e4
-# Levels of a factor closer than a fifth are one level: the patch changes a model's parameters a bit.
-SAME_LEVEL = np.log(1.2)
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -66,24 +65,13 @@ def kept_pairs(design: Design) -> tuple[Pairs, tuple[str, ...]]:
 
 def _why_aliased(design: Design, j: int, k: int) -> str:
     """Say which factor varies at one level of the other only, where that is the reason."""
+    names = design.factors
     for a, b in ((j, k), (k, j)):
-        levels = level_numbers(design.z[:, a])
-        varying = [
-            number
-            for number in np.unique(levels)
-            if np.ptp(design.z[levels == number, b]) > SAME_LEVEL
-        ]
-        if len(varying) == 1 and levels.max() > 0:
-            names = design.factors
+        at, of = level_codes(design.z[:, a]), level_codes(design.z[:, b])
+        varying = sum(len(np.unique(of[at == number])) > 1 for number in np.unique(at))
+        if varying == 1 and at.max() > 0:
             return f"{names[j]} x {names[k]} is aliased: {names[b]} varies at one {names[a]} only"
-    return f"{design.factors[j]} x {design.factors[k]} is aliased with the terms before it"
-
-
-def level_numbers(logs: np.ndarray) -> np.ndarray:
-    """Number the levels of a factor `[n]`: a new one starts where the sorted logs jump by a fifth."""
-    values = np.unique(logs)
-    numbers = np.concatenate([[0], np.cumsum(np.diff(values) > SAME_LEVEL)])
-    return numbers[np.searchsorted(values, logs)]
+    return f"{names[j]} x {names[k]} is aliased with the terms before it"
 
 
 def _sum_basis(pairs: Pairs):
