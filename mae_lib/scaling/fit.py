@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mae_lib.errors import FitError
 from mae_lib.scaling.identify import identifiability
@@ -104,18 +105,18 @@ class Fit:
         """Return the law's value at every row, on the table's scale."""
         return self._answer(self.law.evaluate(self.params, self.z)[0])
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: ArrayLike) -> np.ndarray:
         """Return the law's value at raw factor values `[p, m]`, on the table's scale, `[p]`."""
         with np.errstate(all="ignore"):
             return self._answer(self.law.evaluate(self.params, self._at(x))[0])
 
-    def gradient(self, x: np.ndarray) -> np.ndarray:
+    def gradient(self, x: ArrayLike) -> np.ndarray:
         """Return the derivative of `predict` by the parameters, `[p, k]`."""
         with np.errstate(all="ignore"):
             jacobian = self.law.evaluate(self.params, self._at(x))[1]
         return -jacobian if self.flips else jacobian
 
-    def draws_at(self, x: np.ndarray) -> np.ndarray:
+    def draws_at(self, x: ArrayLike) -> np.ndarray:
         """Return `predict` for every bootstrap draw, `[B, p]`."""
         if not len(self.draws):
             return np.empty((0, len(np.atleast_2d(x))))
@@ -125,7 +126,7 @@ class Fit:
     def _answer(self, value: np.ndarray) -> np.ndarray:
         return 1 - value if self.flips else value
 
-    def _at(self, x: np.ndarray) -> np.ndarray:
+    def _at(self, x: ArrayLike) -> np.ndarray:
         logs = np.log(np.atleast_2d(np.asarray(x, np.float64)))
         return centred(logs, self.table.factors, self.factors, self.centre)
 
