@@ -7,7 +7,7 @@ import pandas as pd
 
 from mae_lib.charts.theme import GREY, WIDTH, themed
 
-PANEL = WIDTH // 2 - 60
+PANEL = WIDTH // 3 - 30
 
 
 def law_fan(
@@ -53,7 +53,7 @@ def law_fan(
     ]  # fmt: skip
     if len(measured):
         layers.append(part["run"].mark_point(filled=True, size=24, color=GREY, opacity=0.9))
-    chart = alt.layer(*layers, data=data).properties(width=WIDTH // 3 - 30, height=130)
+    chart = alt.layer(*layers, data=data).properties(width=PANEL, height=130)
     chart = chart.facet(facet=alt.Facet("law:N", title=None, sort=laws), columns=3)
     last = curves.groupby("law", sort=False).tail(1).set_index("law").value
     text = ", ".join(f"{law} {value:{'.0%' if percent else '.3g'}}" for law, value in last.items())
@@ -72,9 +72,10 @@ def heldout_by_rho(errors: pd.DataFrame) -> alt.TopLevelMixin:
     base = alt.Chart(errors).encode(
         x=alt.X("rho:Q", title="Distance beyond the training cells (rho)"),
         y=alt.Y("rmse:Q", title="Held-out error (RMSE, points)"),
-        color=alt.Color("law:N", sort=None, title="Law"),
+        color=alt.Color("law:N", sort=None, legend=None),
     )
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
+        color=alt.Color("law:N", sort=None, title="Law"),
         shape=alt.Shape("law:N", sort=None, title="Law"),
         tooltip=[
             "law",
@@ -104,31 +105,41 @@ def isoquants(
 
     `lines`: law, level, x, y; `design`: x, y of the runs; the cross is the target.
     """
-    lines = lines.assign(label=(100 * lines.level).round().astype(int).astype(str) + " %")
-    order = sorted(lines.label.unique(), key=lambda text: int(text.split()[0]))
-    x = alt.X(
-        "x:Q", title=names[0], scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", tickCount=4)
+    percent, laws = lines.level.max() < 1, lines.law.unique().tolist()
+    lines = lines.assign(label=[f"{100 * v:.0f} %" if percent else f"{v:.4g}" for v in lines.level])
+    order = lines.sort_values("level").label.drop_duplicates().tolist()
+    cross = pd.DataFrame({"x": [target[0]], "y": [target[1]], "label": "target"})
+    marks = pd.concat([design.drop_duplicates().assign(label="run"), cross])
+    each = pd.concat([marks.assign(law=law) for law in laws])
+    data = pd.concat([lines, each], ignore_index=True)
+    base = alt.Chart().encode(
+        x=alt.X(
+            "x:Q",
+            title=names[0],
+            scale=alt.Scale(type="log"),
+            axis=alt.Axis(format="~s", tickCount=3),
+        ),
+        y=alt.Y("y:Q", title=names[1], scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=4)),
     )
-    y = alt.Y("y:Q", title=names[1], scale=alt.Scale(type="log"))
-    cross = pd.DataFrame({"x": [target[0]], "y": [target[1]]})
-    panels = []
-    for law in lines.law.unique():
-        layers = [
-            alt.Chart(lines[lines.law == law]).mark_line(strokeWidth=2)
-            .encode(x=x, y=y, detail="label:N", tooltip=["law", "label", "x", "y"],
-                    color=alt.Color("label:O", sort=order, title="Accuracy",
-                                    scale=alt.Scale(scheme="viridis", reverse=True))),
-            alt.Chart(design.drop_duplicates()).mark_point(filled=True, size=26, color=GREY)
-            .encode(x="x:Q", y="y:Q"),
-            alt.Chart(cross).mark_point(shape="cross", size=120, color="#D55E00", filled=True)
-            .encode(x="x:Q", y="y:Q"),
-        ]  # fmt: skip
-        panels.append(alt.layer(*layers).properties(width=PANEL, height=170, title=law))
-    top = lines.level.max()
-    reach = lines[lines.level == top].groupby("law", sort=False).x.min()
+    shade = alt.Color(
+        "label:O",
+        sort=order,
+        title="Level",
+        scale=alt.Scale(scheme="viridis", reverse=True, domain=order),
+    )
+    layers = [
+        base.transform_filter("isValid(datum.level)").mark_line(strokeWidth=2)
+        .encode(detail="label:N", color=shade),
+        base.transform_filter(alt.datum.label == "run")
+        .mark_point(filled=True, size=22, color=GREY, opacity=0.9),
+        base.transform_filter(alt.datum.label == "target")
+        .mark_point(shape="cross", size=110, color="#D55E00", filled=True, opacity=1),
+    ]  # fmt: skip
+    chart = alt.layer(*layers, data=data).properties(width=PANEL, height=130)
+    chart = chart.facet(facet=alt.Facet("law:N", title=None, sort=laws), columns=3)
+    reach = lines[lines.label == order[-1]].groupby("law", sort=False).x.min()
     text = ", ".join(f"{law} from {value:.2g}" for law, value in reach.items()) or "no law"
-    chart = alt.concat(*panels, columns=2).resolve_scale(x="shared", y="shared", color="shared")
-    return themed(chart, f"Where laws reach {top:.0%}, by {names[0]}: {text}.")
+    return themed(chart, f"Where laws reach {order[-1]}, by {names[0]}: {text}.")
 
 
 def factor_map(cells: pd.DataFrame, *, across: str, factors: Sequence[str]) -> alt.TopLevelMixin:

@@ -9,9 +9,11 @@ from mae_lib.charts.frames import table_html
 from mae_lib.charts.laws import prediction_fan
 from mae_lib.charts.renderer import Figure
 from mae_lib.report.decide import NATIVE, grids_folder, read_claim
+from mae_lib.report.heldout_frames import stacked_sentence
 from mae_lib.report.law_curves import design_frame, isoquant_frame
 from mae_lib.scaling.claim_evidence import LAWS, TARGETS, grid_table
 from mae_lib.scaling.fit import Fit, fit_laws
+from mae_lib.scaling.table import Table
 
 TARGET_NAMES = {"own": "the abstract's target", "claim": "the claim"}
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -35,8 +37,11 @@ UNDECLARED = (
 
 def orhan_fits(*, bootstrap: int = 0) -> tuple[Fit, ...]:
     """Fit the laws of the claim to the committed public grid."""
-    frame = pd.read_csv(grids_folder() / "orhan2023.csv")
-    return fit_laws(grid_table(frame), LAWS, bootstrap=bootstrap)
+    return fit_laws(_grid(), LAWS, bootstrap=bootstrap)
+
+
+def _grid() -> Table:
+    return grid_table(pd.read_csv(grids_folder() / "orhan2023.csv"))
 
 
 def claim_substitutions() -> dict[str, str]:
@@ -68,6 +73,10 @@ def _sentences(n: Mapping) -> dict[str, str]:
         "decided_se_wide": f"{design['se_factor_64_512']:.3g}",
         "decided_fewer": f"{design['fewer_runs_64_512']:.3g}",
         "decided_grid_runs": str(grid["rows"]),
+        "decided_stacked": "\n".join(
+            stacked_sentence(_grid(), row | {"target": TARGET_NAMES[row["target"]]})
+            for row in n["stacked"]
+        ),
         "decided_confounds": _confounds(grid),
         "decided_top5": _top5(n),
         "decided_pixels": f"{pixels['images']:,} photographs hold "
@@ -111,12 +120,12 @@ def _tables(n: Mapping) -> dict[str, str]:
     ]
     undeclared = pd.DataFrame(UNDECLARED, columns=["what", "the paper (cited)", "read here as"])
     return {
-        "decided_verdicts": f'<div class="prose-table">{table_html(pd.DataFrame(verdicts))}</div>',
+        "decided_verdicts": table_html(pd.DataFrame(verdicts), prose=True),
         "decided_answers": table_html(pd.DataFrame(answers)),
         "decided_steps": table_html(pd.DataFrame(steps)),
         "decided_simulation": table_html(_simulation(n["simulation"])),
         "decided_native": table_html(_native(n["pixels"])),
-        "decided_undeclared": f'<div class="prose-table">{table_html(undeclared)}</div>',
+        "decided_undeclared": table_html(undeclared, prose=True),
     }
 
 

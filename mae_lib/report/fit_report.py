@@ -11,11 +11,21 @@ import pandas as pd
 from mae_lib.charts.extrapolation import factor_map, heldout_by_rho, law_fan
 from mae_lib.charts.frames import table_html
 from mae_lib.charts.laws import law_fit
+from mae_lib.charts.parts import interval_parts
 from mae_lib.charts.renderer import Figure
 from mae_lib.records.atomic import write_text
 from mae_lib.records.provenance import versions
 from mae_lib.report.checklist import checklist, what_would_change
 from mae_lib.report.explorer import SCRIPT, STYLE, explorer_data, explorer_html
+from mae_lib.report.heldout_frames import (
+    held_out,
+    heldout_frame,
+    heldout_sentence,
+    heldout_wide,
+    parts_frame,
+    stacked_rows,
+    stacked_sentence,
+)
 from mae_lib.report.law_curves import design_frame, fan_frame, measured_along
 from mae_lib.report.law_frames import fitted_frame, identifiability_frame, parameters_frame
 from mae_lib.scaling.fit import Fit
@@ -40,33 +50,31 @@ def write_report(
     path: Path,
     *,
     targets: Mapping[str, Mapping[str, float]] | None = None,
-    stacked: Mapping[str, Mapping] | None = None,
-    holdout: pd.DataFrame | None = None,
     about: Mapping[str, object] | None = None,
 ) -> Path:
     """Write the report of fits to one table as a self-contained HTML page and return its path.
 
-    `targets`: named points; without any, twice the largest value of every factor. `stacked`: by
-    target, the averaged answer with its parts. `holdout`: law, split, rho, rmse. `about`: source,
-    licence, units, training, exclusions, command: whatever is not in the table.
+    `targets`: named points; without any, twice the largest value of every factor. `about`: source,
+    licence, units, training, exclusions, command: whatever is not in the table or the YAML beside it.
     """
     table = fits[0].table
     targets = dict(targets or {"twice the largest run": _twice(table)})
     about = {"versions": versions()} | beside(table) | dict(about or {})
-    if holdout is not None and len(holdout):
-        about.setdefault("holdout", f"{holdout.split.nunique()} splits, below")
+    left_out, why = held_out(table, fits)
+    about.setdefault("holdout", f"{len(left_out['splits'])} splits, above" if left_out else why)
+    stacked = stacked_rows(table, fits, targets)
     answers = {name: [predict_law(fit, at) for fit in fits] for name, at in targets.items()}
     sections = [
-        _answer(table, answers, stacked or {}),
+        _answer(table, answers, stacked),
         _explorer(fits, targets),
         _laws(fits),
-        _validation(holdout),
+        _validation(left_out, why),
         _design(fits, targets),
         _details(fits),
         _section("What would change the answer", _items(what_would_change(fits, answers))),
         _section("Checklist", _note(
             "Asked of every scaling law by arXiv 2502.18969; filled in from the table and the fit.")
-            + table_html(checklist(fits, about))),
+            + table_html(checklist(fits, about), prose=True)),
     ]  # fmt: skip
     page = PAGE.format(
         title=html.escape(f"Laws for {table.response} by {', '.join(table.factors)}"),
@@ -105,10 +113,10 @@ def laws_table(fits: Sequence[Fit]) -> pd.DataFrame:
     )
 
 
-def _answer(table, answers: Mapping[str, list[dict]], stacked: Mapping[str, Mapping]) -> str:
+def _answer(table, answers: Mapping[str, list[dict]], stacked: Sequence[dict]) -> str:
     parts = []
-    for name, rows in answers.items():
-        values = [row["value"] for row in rows]
+    for row, (name, rows) in zip(stacked, answers.items(), strict=True):
+        values = [r["value"] for r in rows]
         rho = max(rows[0]["rho"].values())
         low, high = (_text(table, v) for v in (min(values), max(values)))
         where = "inside the data" if rho == 0 else f"{rho:.2g} × the data's range outside it"
@@ -119,10 +127,13 @@ def _answer(table, answers: Mapping[str, list[dict]], stacked: Mapping[str, Mapp
             [{"law": r["law"], "value": _text(table, r["value"]), "low": _text(table, r["low"]),
               "high": _text(table, r["high"])} for r in rows]
         )  # fmt: skip
-        average = stacked.get(name)
-        if average:
-            text += f" {average['sentence']}"
-        parts.append(f"<p><strong>{html.escape(text)}</strong></p>{table_html(frame)}")
+        said = stacked_sentence(table, row).removeprefix("- ")
+        parts.append(f"<p><strong>{html.escape(text)}</strong></p>{_note(said)}{table_html(frame)}")
+    interval = parts_frame(table, stacked)
+    if len(interval):
+        unit = table.response if table.kind == "loss" else "points"
+        parts.append(_note("The stacked interval by its parts, which add in quadrature:"))
+        parts.append(_figure(interval_parts(interval, unit=unit), interval, "parts"))
     return _section("The answer", "".join(parts))
 
 
@@ -142,15 +153,17 @@ def _laws(fits: Sequence[Fit]) -> str:
         fitted,
         "fitted",
     )
-    return _section("The laws", table_html(laws_table(fits)) + picture)
+    return _section("The laws", table_html(laws_table(fits), prose=True) + picture)
 
 
-def _validation(holdout: pd.DataFrame | None) -> str:
-    if holdout is None or holdout.empty:
-        text = "No held-out extrapolation was run: the residuals above say nothing of other points."
-        return _section("Held out", _note(text))
-    chart = _figure(heldout_by_rho(holdout), holdout, "holdout")
-    return _section("Held out", chart + table_html(holdout))
+def _validation(found: dict | None, why: str) -> str:
+    if found is None:
+        return _section("Held out", _note(f"No held-out extrapolation: {why}."))
+    frame = heldout_frame(found)
+    chart = _figure(heldout_by_rho(frame), frame, "holdout")
+    said = _note(heldout_sentence(found, why).removeprefix("- "))
+    skipped = _note(f"Not possible: {why}.") if why else ""
+    return _section("Held out", said + chart + table_html(heldout_wide(found)) + skipped)
 
 
 def _design(fits: Sequence[Fit], targets: Mapping) -> str:
@@ -187,7 +200,7 @@ def _details(fits: Sequence[Fit]) -> str:
         _note("Factors are natural logs about the centre of the data.")
         + table_html(parameters_frame(fits))
         + "<h3>What the design can identify</h3>"
-        + table_html(identifiability_frame(fits)),
+        + table_html(identifiability_frame(fits), prose=True),
     )
 
 

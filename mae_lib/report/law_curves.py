@@ -102,6 +102,28 @@ def isoquant_frame(
     return pd.DataFrame(rows, columns=["law", "level", "x", "y"])
 
 
+def isoquants_of(
+    fits: Sequence[Fit], pair: tuple[str, str], *, reach: float = 10.0
+) -> tuple[pd.DataFrame, pd.DataFrame, tuple[float, float]]:
+    """Return lines of equal response, the runs, and the point `reach` times the largest first factor.
+
+    Levels are five tenths from the data's middle up, or five even steps of a loss down from it; the
+    other factors stay at their largest value.
+    """
+    table = fits[0].table
+    columns = [table.factors.index(f) for f in pair]
+    top = dict(zip(table.factors, table.x.max(0).tolist(), strict=True))
+    until = (100 * reach * top[pair[0]], 10 * top[pair[1]])
+    middle = float(np.median(table.y))
+    if table.kind == "accuracy":
+        levels = np.round(np.linspace(round(middle, 1) + 0.1, 0.9, 5), 2)
+    else:
+        levels = np.round(np.linspace(middle, 0.8 * table.y.min(), 5), 3)
+    lines = isoquant_frame(fits, top, pair, levels.tolist(), until=until)
+    runs = pd.DataFrame(table.x[:, columns], columns=["x", "y"])
+    return lines, runs, (reach * top[pair[0]], top[pair[1]])
+
+
 def _crossing(values: np.ndarray, logs: np.ndarray, level: float) -> float | None:
     """Return the first place where `values` pass `level`, going up or down."""
     side = values >= level

@@ -18,7 +18,7 @@ from mae_lib.report.claim_page import claim_substitutions, orhan_fits
 from mae_lib.report.explorer import DRAWS, explorer_data, explorer_html
 from mae_lib.report.jobs import cell_parameters
 from mae_lib.report.planning import plan_frame
-from mae_lib.report.results import law_table
+from mae_lib.report.results import law_table, study_targets
 from mae_lib.report.verdicts import (
     effects_sentence,
     extrapolation_sentences,
@@ -238,7 +238,7 @@ def _explorers(results: Results) -> dict[str, str]:
     table = law_table(results.study, results.runs)
     fits = fit_laws(table, results.study.law.laws, bootstrap=DRAWS)
     mine = {"the largest cell": _largest(table)}
-    mine |= {t.name: {f: getattr(t, f) for f in table.factors} for t in results.study.targets}
+    mine |= study_targets(results.study)
     return {
         "explorer_public": explorer_html(explorer_data(grid, places), grid),
         "explorer_study": explorer_html(explorer_data(fits, mine), fits),

@@ -5,18 +5,23 @@ published, their points are not.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from mae_lib.errors import FitError
 from mae_lib.records.provenance import versions
 from mae_lib.records.sidecar import read_list, write_list
 from mae_lib.report.decide import grids_folder
-from mae_lib.scaling.fit import Fit, fit_law
+from mae_lib.scaling.fit import Fit, fit_law, fit_laws
+from mae_lib.scaling.laws import usable_laws
+from mae_lib.scaling.read import read_table
 from mae_lib.scaling.table import Table, check_table
+from mae_lib.study.load import parameters_of
+from mae_lib.study.paths import safe_name
 
 BOOTSTRAP = 500
 # Parameters A, B, E, alpha, beta of E + A N^-alpha + B D^-beta as published.
@@ -45,6 +50,8 @@ class Part:
     objective: str = "ls"
     clusters: str | None = None
     kind: str = "loss"
+    # Rows of the source that are not fitted but predicted.
+    asked: Callable[[pd.DataFrame], pd.DataFrame] | None = None
 
     def table(self, frame: pd.DataFrame) -> Table:
         """Return the checked rows."""
@@ -73,9 +80,16 @@ def without_largest(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.loss < frame.loss.nlargest(5).min()]
 
 
+def both(*conditions: tuple[str, object]) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Keep the rows that have a value in each of several columns."""
+    return lambda frame: frame[np.logical_and.reduce([frame[c] == v for c, v in conditions])]
+
+
 ND, NT = ("n_params", "n_tokens"), ("n_params", "tokens")
 CHINCHILLA, OPENCLIP = "chinchilla_besiroglu2024", "cherti2023_openclip"
 UNLICENSED = (CHINCHILLA, OPENCLIP)
+ARCHITECTURES = ("28Enc,6Dec", "6Enc,28Dec", "6Enc,6Dec", "Dec-only", "TEnc-LSTM")
+MODELS = ("BiT/101/3", "BiT/50/1", "MiX/B/16", "MiX/L/16", "ViT/B/16", "ViT/S/16")
 SETTINGS = ("base/long/kaplan", "base/short/kaplan", "base/short/chinchilla", "tuned/short/const")
 PARTS = (
     Part(CHINCHILLA, "240 points, Huber", "loss", ND, "power_sum", without_largest, "huber"),
@@ -91,6 +105,20 @@ PARTS = (
         Part("porian2024_isoflop", s, "loss", ND, "power_sum", where("setting", s), "huber", "n_params")
         for s in SETTINGS
     ),
+    Part(OPENCLIP, "29 models", "imagenet1k_acc1", ("gmacs_per_sample", "samples_seen"),
+         "power_product", every, "log", kind="accuracy"),
+    *(
+        Part("nmt_alabdulmohsin2022", arch, "log_perplexity", ("sentences",), "power_sum",
+             both(("arch", arch), ("split", "train")), "log",
+             asked=both(("arch", arch), ("split", "test")))
+        for arch in ARCHITECTURES
+    ),
+    *(
+        Part("vision_alabdulmohsin2022", f"{model}, 10 shots", "error", ("seen_examples",), "power_sum",
+             both(("task", "inet_10"), ("model", model), ("train", 1)), "log", kind="error",
+             asked=both(("task", "inet_10"), ("model", model), ("train", 0)))
+        for model in MODELS
+    ),
 )  # fmt: skip
 
 
@@ -102,6 +130,21 @@ def table_path(name: str) -> Path | None:
     if committed.exists():
         return committed
     return elsewhere if elsewhere and elsewhere.exists() else None
+
+
+def fits_from_namespace(namespace: Mapping[str, object]) -> tuple[Fit, ...]:
+    """Fit every law that a committed grid can carry, from the parameters of notebook 07.
+
+    Raises: StudyError for an unknown parameter, FitError for an unknown grid.
+    """
+    given = parameters_of(namespace, {"grid", "bootstrap", "seed"})
+    path = grids_folder() / f"{safe_name(given.get('grid'), 'grid')}.csv"
+    known = sorted(p.stem for p in grids_folder().glob("*.csv"))
+    if path.stem not in known:
+        raise FitError(f"grid: one of {', '.join(known)}, got {given['grid']!r}")
+    table = read_table(path)
+    names = [name for name in usable_laws(table)[0] if name != "cell_means"]
+    return fit_laws(table, names, bootstrap=int(given["bootstrap"]), seed=int(given["seed"]))
 
 
 def refit_part(part: Part, frame: pd.DataFrame, *, bootstrap: int = BOOTSTRAP) -> dict:
@@ -119,6 +162,8 @@ def refit_part(part: Part, frame: pd.DataFrame, *, bootstrap: int = BOOTSTRAP) -
         "centre": np.exp(fit.centre).tolist(),
         "starts": fit.starts,
     }
+    if part.asked is not None:
+        row["asked"] = _asked(fit, part, frame)
     if part.law == "power_sum":
         row["natural"] = natural(fit)
         row["exponents"] = _exponents(fit)
@@ -212,22 +257,40 @@ def chinchilla_frame(refits: dict) -> pd.DataFrame:
         huber_here = row["value"] if row["part"] == "240 points, Huber" else None
         rows.append({"from": f"fitted: {row['part']}"} | names
                     | {"huber": huber_here, "loss_70B_1.4T": _at_70b(*values)})  # fmt: skip
-    return pd.DataFrame(rows + refits["published"])
+    digits = {"A": 2, "B": 2, "E": 4, "alpha": 4, "beta": 4, "huber": 9, "loss_70B_1.4T": 4}
+    return pd.DataFrame(
+        [
+            row | {k: None if row[k] is None else f"{row[k]:.{d}f}" for k, d in digits.items()}
+            for row in rows + refits["published"]
+        ]
+    )
 
 
-def parts_frame(refits: dict, grids: Sequence[str]) -> pd.DataFrame:
-    """Return a row a refit of the named grids: law, objective, its minimum, floor and exponents."""
+def others_frame(refits: dict) -> pd.DataFrame:
+    """Return a row a refit of the other grids: law, objective, its minimum, floor and exponents."""
     rows = []
-    for row in (r for r in refits["parts"] if r["grid"] in grids):
+    for row in (r for r in refits["parts"] if r["grid"] != CHINCHILLA):
         params = row["params"]
         rows.append(
             {key: row[key] for key in ("grid", "part", "law", "objective", "rows")}
             | {"minimum": f"{row['value']:.6g}", "E": params.get("floor")}
             | {"exponents": ", ".join(f"{v:.3g}" for k, v in params.items()
                                       if k.startswith("exponent_") or k == "eta")}
+            | {"predicted, off by": f"{100 * row['asked']['mean']:+.1f} %" if "asked" in row else "-"}
             | {"starts_agreeing": f"{row['starts']['agreeing']} of {row['starts']['tried']}"}
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _asked(fit: Fit, part: Part, frame: pd.DataFrame) -> dict:
+    """Return how far the predictions of rows that were not fitted are off, relatively."""
+    rows = part.asked(frame)
+    relative = fit.predict(rows[list(part.factors)].to_numpy()) / rows[part.response].to_numpy() - 1
+    return {
+        "rows": len(rows),
+        "mean": float(relative.mean()),
+        "largest": float(abs(relative).max()),
+    }
 
 
 def _exponents(fit: Fit) -> dict:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from mae_lib.scaling.fit import Fit, fit_laws
-from mae_lib.scaling.predict import CALIBRATED_RHO, distances
+from mae_lib.scaling.predict import CALIBRATED_RHO, distances, predict
+from mae_lib.scaling.require import require
 from mae_lib.scaling.table import Table, check_table
 
 FACTORS = ("hours", "n_params", "res")
@@ -47,18 +48,20 @@ def grid_table(frame: pd.DataFrame, response: str = "acc1_max") -> Table:
 def evidence(frame: pd.DataFrame, *, bootstrap: int = 2000, seed: int = 0) -> dict:
     """Fit every law to the grid and ask each the claim's questions.
 
-    Returns `laws` (fit by law), `answers` (by target and law), `needed` (parameters for 90 % at
-    4096 pixels and the whole data, None where a law never gets there), `intermediate`, `top5`.
+    Returns `laws` (fit by law), `answers` (by target and law), `stacked` (by target), `needed`
+    (parameters for 90 % by law), `intermediate`, `top5`.
     """
-    fits = fit_laws(grid_table(frame), LAWS, bootstrap=bootstrap, seed=seed)
+    table = grid_table(frame)
+    fits = fit_laws(table, LAWS, bootstrap=bootstrap, seed=seed)
     top5 = fit_laws(grid_table(frame, "acc5_max"), LAWS, bootstrap=20, seed=seed)
     return {
         "laws": [_fit_row(fit) for fit in fits],
         "answers": answers(fits, TARGETS),
-        "needed": [
-            {"law": fit.law.name, "n_params": needed(fit, TARGETS["claim"], "n_params", 0.9)}
-            for fit in fits
+        "stacked": [
+            {"target": name} | predict(table, at, fits=fits)["stacked"]
+            for name, at in TARGETS.items()
         ],
+        "needed": needed(table, fits),
         "intermediate": intermediate(fits),
         "top5": [
             {"law": fit.law.name, "target": name, "value": value_at(fit, at)}
@@ -90,27 +93,17 @@ def answers(fits: Sequence[Fit], targets: Mapping[str, Mapping[str, float]]) -> 
     return rows
 
 
-def needed(fit: Fit, at: Mapping[str, float], factor: str, level: float) -> float | None:
-    """Return the smallest value of a factor, from its largest in the data on, that reaches a level.
+def needed(table: Table, fits: Sequence[Fit]) -> list[dict]:
+    """Return the parameters that each law wants for 90 % at the claim's pixels and data.
 
-    By bisection in logs; None where the law is still below the level at 1e24.
+    None where the law never gets there, or only beyond 1e24.
     """
-    column = fit.table.factors.index(factor)
-    point = _point(fit, at)
-
-    def reaches(log: float) -> bool:
-        point[0, column] = np.exp(log)
-        return bool(fit.predict(point)[0] >= level)
-
-    low, high = float(fit.table.logs[:, column].max()), float(np.log(LARGEST_N))
-    if reaches(low):
-        return float(np.exp(low))
-    if not reaches(high):
-        return None
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (low, middle) if reaches(middle) else (middle, high)
-    return float(np.exp(high))
+    found = require(table, fits, 0.9 * table.scale, "n_params", TARGETS["claim"])
+    rows = []
+    for row in found["laws"]:
+        reached = row["value"] is not None and row["value"] <= LARGEST_N
+        rows.append({"law": row["law"], "n_params": row["value"] if reached else None})
+    return rows
 
 
 def intermediate(fits: Sequence[Fit]) -> dict:
