@@ -139,7 +139,12 @@ def _figures(n: Mapping) -> dict[str, str]:
     target = (TARGETS["claim"]["n_params"], TARGETS["claim"]["res"])
     names = ("Parameters (N)", "Resolution (pixels a side)")
     cells = design_frame(table)
+    shown = set(lines.law)
+    missing = ", ".join(law for law in LAWS if law not in shown)
     return {
+        "decided_missing": f"{missing} has no panel: it reaches {100 * LEVELS[0]:.0f} % nowhere here."
+        if missing
+        else "All laws reach the lowest line.",
         "decided_fan": _html(prediction_fan(answers), answers.drop(columns="rho"), "claim-answers"),
         "decided_isoquants": _html(
             isoquants(lines, runs, target, names=names), lines, "claim-isoquants"
