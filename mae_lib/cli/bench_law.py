@@ -3,10 +3,13 @@
 from rich.console import Console
 from rich.table import Table
 
+# A narrow terminal wraps lines; cut columns would hide the numbers.
+WIDTH = 132
+
 
 def print_coverage(found: dict) -> None:
     """Print methods side by side, then the stack by study and by rho."""
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = _console()
     console.print(
         f"{found['grids']} grids of {len(found['studies'])} studies, {found['splits']} splits, "
         f"{found['points']} points; in ln of loss or error, nominal {found['nominal']:.0%}"
@@ -38,7 +41,7 @@ def print_coverage(found: dict) -> None:
 
 def print_law(found: dict) -> None:
     """Print bootstraps beside scipy's loop, the whole report, and the peer where it is installed."""
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = _console()
     rows = [
         (one["law"], str(one["refits"]), f"{one['ours_s']:.3f}", f"{one['scipy_s']:.2f}",
          f"{one['ratio']:.1f}", f"{one['largest_difference']:.1e}")
@@ -60,6 +63,11 @@ def print_law(found: dict) -> None:
         f"{peer['seconds_peer']:.2f} s; ours {peer['objective_ours']:.8f} in "
         f"{peer['seconds_ours']:.3f} s"
     )
+
+
+def _console() -> Console:
+    console = Console(markup=False, highlight=False)
+    return Console(width=max(console.width, WIDTH), markup=False, highlight=False)
 
 
 def _method(name: str, one: dict) -> tuple[str, ...]:

@@ -86,7 +86,8 @@ def nested_splits(
 def nearness(along: np.ndarray, rows: np.ndarray, steepness: float) -> np.ndarray:
     """Return weights `[n]` that fall by exp(-steepness) over the range of `rows`, 1 at its frontier."""
     placed = along[rows]
-    behind = (placed.max() - along) / max(np.ptp(placed), SAME)
+    # Runs outside `rows` may lie far ahead of them, where the exponential would overflow.
+    behind = np.maximum(placed.max() - along, 0.0) / max(np.ptp(placed), SAME)
     return np.where(rows, np.exp(-steepness * behind), 0.0)
 
 

@@ -124,7 +124,7 @@ def stacked_answer(
     about["spread"] = _spread(table, found, answers)
     if np.isfinite(found.centre[0]):
         about["weights"] = found.by_law(0)
-        about["value"] = float(response_of(table, found.centre[0]))
+        about["value"] = float(response_of(table, found.centre)[0])
     if not about["calibrated"]:
         about["notes"].append(
             f"{OUTSIDE}: {max(rho.values()):.2f} ranges beyond the data in "
@@ -175,8 +175,8 @@ def point_of(table: Table, at: Mapping[str, float | int]) -> np.ndarray:
     return np.array([at[factor] for factor in table.factors], np.float64)
 
 
-def response_of(table: Table, log_loss: np.ndarray | float) -> np.ndarray:
-    """Turn ln of the error or loss into the table's response, in its own unit."""
+def response_of(table: Table, log_loss: np.ndarray) -> np.ndarray:
+    """Turn ln of the error or loss `[...]` into the table's response, in its own unit."""
     loss = np.exp(log_loss)
     return table.scale * (1 - loss if table.kind == "accuracy" else loss)
 

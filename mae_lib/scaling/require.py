@@ -56,7 +56,7 @@ def _one(fit: Fit, base: np.ndarray, target: float, solve: str, level: float) ->
     x[:, column] = np.exp(grid)
     up = 1.0 if table.kind == "accuracy" else -1.0
     short = up * (fit.predict(x) - target)
-    place = _first_reach(short[None])[0]
+    place = int(_first_reach(short[None])[0])
     if place < 0:
         end = up * short[-1] + target
         approached = f"; approaches {table.scale * end:.4g}" if np.isfinite(end) else ""
