@@ -60,10 +60,10 @@ def law_fan(
     return themed(chart, f"Laws along {factor}; at its largest value they answer: {text}.")
 
 
-def heldout_by_rho(errors: pd.DataFrame) -> alt.TopLevelMixin:
+def heldout_by_rho(errors: pd.DataFrame, *, unit: str = "points") -> alt.TopLevelMixin:
     """Draw the error at held-out cells by distance beyond the training cells, a colour a law.
 
-    `errors`: law, split, rho, rmse (points of accuracy, or percent of a loss). Lines join the
+    `errors`: law, split, rho, rmse in `unit`. Lines join the
     splits of one law; the region beyond 1 is where nothing is calibrated.
     """
     edge = max(1.2, float(errors.rho.max()) * 1.05)
@@ -71,7 +71,7 @@ def heldout_by_rho(errors: pd.DataFrame) -> alt.TopLevelMixin:
     band = alt.Chart(region).mark_rect(opacity=0.12, color=GREY).encode(x="low:Q", x2="high:Q")
     base = alt.Chart(errors).encode(
         x=alt.X("rho:Q", title="Distance beyond the training cells (rho)"),
-        y=alt.Y("rmse:Q", title="Held-out error (RMSE, points)"),
+        y=alt.Y("rmse:Q", title=f"Held-out error (RMSE, {unit})"),
         color=alt.Color("law:N", sort=None, legend=None),
     )
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
@@ -157,7 +157,8 @@ def factor_map(cells: pd.DataFrame, *, across: str, factors: Sequence[str]) -> a
     # a picture made without a browser measures text too short: leave the labels their room
     room = min(220, 7.5 * cells.row.str.len().max())
     y = alt.Y("row:N", sort=by, title=None, axis=alt.Axis(labelLimit=220, minExtent=room))
-    x = alt.X("level:O", sort=by, title=across, axis=alt.Axis(labelAngle=0))
+    angle = 0 if cells[across].str.len().max() <= 6 else -35
+    x = alt.X("level:O", sort=by, title=across, axis=alt.Axis(labelAngle=angle))
     cells["level"] = cells[across]
     base = alt.Chart(cells).encode(x=x, y=y)
     marks = base.mark_point(size=220, strokeWidth=1.5).encode(

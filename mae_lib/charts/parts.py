@@ -12,9 +12,15 @@ def interval_parts(parts: pd.DataFrame, *, unit: str = "points") -> alt.TopLevel
     `parts`: target, part, half_width.
     """
     order = parts.part.drop_duplicates().tolist()
-    base = alt.Chart(parts).encode(y=alt.Y("part:N", sort=order, title=None))
+    base = alt.Chart(parts).encode(
+        y=alt.Y("part:N", sort=order, title=None, axis=alt.Axis(minExtent=100))
+    )
     bars = base.mark_bar(height=14).encode(
-        x=alt.X("half_width:Q", title=f"Half-width of the 95 % interval ({unit})"),
+        x=alt.X(
+            "half_width:Q",
+            title=f"Half-width of the 95 % interval ({unit})",
+            axis=alt.Axis(tickCount=5),
+        ),
         color=alt.Color("part:N", sort=order, legend=None),
         tooltip=["target", "part", alt.Tooltip("half_width", format=".3g")],
     )

@@ -1,5 +1,6 @@
 """`mae fit`: laws on any table of runs; how a command reads its table, laws and point."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -99,7 +100,12 @@ def fit(
     if report:
         from mae_lib.report.fit_report import write_report
 
-        write_report(fits, report, targets={"the point asked for": point} if point else None)
+        write_report(
+            fits,
+            report,
+            targets={"the point asked for": point} if point else None,
+            about={"command": " ".join(["mae", *sys.argv[1:]])},
+        )
     if json:
         for one in found:
             one["left_out"] = left_out

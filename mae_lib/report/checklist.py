@@ -129,5 +129,4 @@ def _starts(fits: Sequence[Fit]) -> str:
 
 
 def _at_bounds(fit: Fit) -> str:
-    found = fit.identifiability.get("at_bound") or ()
-    return f"{fit.law.name}: {', '.join(found)}" if found else ""
+    return f"{fit.law.name}: {', '.join(fit.at_bound)}" if fit.at_bound else ""

@@ -61,6 +61,7 @@ def _sentences(n: Mapping) -> dict[str, str]:
         f"{100 * low['value']:.3g} % ({low['law']}) to {100 * high['value']:.3g} % ({high['law']}) at "
         f"the claimed point, {claim[0]['rho_max']:.2g} ranges outside that grid, and only a product "
         "of logs passes 90 %.",
+        "decided_short": f"{n['decision']}, by {len(held)} of {len(n['verdicts'])} computed verdicts.",
         "decided_rho": f"{design['rho']:.3g}",
         "decided_low": str(design["low"]),
         "decided_high": str(design["high"]),

@@ -13,6 +13,7 @@ from mae_lib.charts.frames import table_html
 from mae_lib.charts.laws import law_fit
 from mae_lib.charts.parts import interval_parts
 from mae_lib.charts.renderer import Figure
+from mae_lib.errors import FitError
 from mae_lib.records.atomic import write_text
 from mae_lib.records.provenance import versions
 from mae_lib.report.checklist import checklist, what_would_change
@@ -27,10 +28,16 @@ from mae_lib.report.heldout_frames import (
     stacked_sentence,
 )
 from mae_lib.report.law_curves import design_frame, fan_frame, measured_along
-from mae_lib.report.law_frames import fitted_frame, identifiability_frame, parameters_frame
+from mae_lib.report.law_frames import (
+    fitted_frame,
+    identifiability_frame,
+    parameters_frame,
+    residual,
+)
 from mae_lib.scaling.fit import Fit
 from mae_lib.scaling.predict import predict_law
 from mae_lib.scaling.read import read_sheet
+from mae_lib.scaling.table import Table
 
 # More combinations of levels than this make a map that nobody reads.
 LARGEST_MAP = 400
@@ -56,8 +63,13 @@ def write_report(
 
     `targets`: named points; without any, twice the largest value of every factor. `about`: source,
     licence, units, training, exclusions, command: whatever is not in the table or the YAML beside it.
+    Raises: FitError when no law has a value away from the cells.
     """
-    table = fits[0].table
+    table, every = fits[0].table, fits
+    # One mean a cell is the yardstick of the table of laws, and has no value anywhere else.
+    fits = [fit for fit in every if fit.law.levels_needed > 1]
+    if not fits:
+        raise FitError(f"report: {every[0].law.name} has no value away from its cells; fit a law")
     targets = dict(targets or {"twice the largest run": _twice(table)})
     about = {"versions": versions()} | beside(table) | dict(about or {})
     left_out, why = held_out(table, fits)
@@ -67,8 +79,8 @@ def write_report(
     sections = [
         _answer(table, answers, stacked),
         _explorer(fits, targets),
-        _laws(fits),
-        _validation(left_out, why),
+        _laws(fits, every),
+        _validation(left_out, why, table),
         _design(fits, targets),
         _details(fits),
         _section("What would change the answer", _items(what_would_change(fits, answers))),
@@ -95,15 +107,13 @@ def beside(table) -> dict:
 
 def laws_table(fits: Sequence[Fit]) -> pd.DataFrame:
     """Return a row a law: parameters, residual, criteria, lack of fit."""
-    scale = 1 if fits[0].table.kind == "loss" else 100
-    unit = "RMSE" if scale == 1 else "RMSE (points)"
     return pd.DataFrame(
         [
             {
                 "law": fit.law.name,
                 "formula": fit.law.formula,
                 "k": fit.k,
-                unit: scale * fit.rmse,
+                **residual(fit),
                 "AICc": fit.aicc,
                 "lack_of_fit_p": fit.lack_of_fit["p"] if fit.lack_of_fit else None,
                 "source": fit.law.source,
@@ -146,21 +156,22 @@ def _explorer(fits: Sequence[Fit], targets: Mapping) -> str:
     return _section("Ask the laws elsewhere", explorer_html(data, fits) + left)
 
 
-def _laws(fits: Sequence[Fit]) -> str:
+def _laws(fits: Sequence[Fit], every: Sequence[Fit]) -> str:
     fitted = fitted_frame(fits)
     picture = _figure(
         law_fit(fitted, response=fits[0].table.response, percent=fits[0].table.kind != "loss"),
         fitted,
         "fitted",
     )
-    return _section("The laws", table_html(laws_table(fits), prose=True) + picture)
+    return _section("The laws", table_html(laws_table(every), prose=True) + picture)
 
 
-def _validation(found: dict | None, why: str) -> str:
+def _validation(found: dict | None, why: str, table: Table) -> str:
     if found is None:
         return _section("Held out", _note(f"No held-out extrapolation: {why}."))
     frame = heldout_frame(found)
-    chart = _figure(heldout_by_rho(frame), frame, "holdout")
+    unit = table.response if table.kind == "loss" else "points"
+    chart = _figure(heldout_by_rho(frame, unit=unit), frame, "holdout")
     said = _note(heldout_sentence(found, why).removeprefix("- "))
     skipped = _note(f"Not possible: {why}.") if why else ""
     return _section("Held out", said + chart + table_html(heldout_wide(found)) + skipped)

@@ -71,7 +71,8 @@ def laws_sentences(fits: Sequence[Fit]) -> str:
 
 def fits_sentence(fits: Sequence[Fit]) -> str:
     """Say how close the laws are in sample, and which of them the scatter of repeated cells rejects."""
-    scale, unit = (1, "") if fits[0].table.kind == "loss" else (100, " points")
+    logs = fits[0].table.kind == "loss" or fits[0].objective in ("log", "huber")
+    scale, unit = (1, "") if logs else (100, " points")
     best, worst = (pick(fits, key=lambda fit: fit.rmse) for pick in (min, max))
     text = (
         f"- Fitted: {len(fits)} laws leave {scale * best.rmse:.3g}{unit} ({best.law.name}) to "
