@@ -62,7 +62,7 @@ class Scored:
     rho: np.ndarray
 
 
-def bench_coverage(grids: Sequence[Grid], *, scheme: Scheme = SCHEME, say=None) -> dict:
+def bench_coverage(grids: Sequence[Grid], *, scheme: Scheme = SCHEME) -> dict:
     """Score naive intervals of single laws, the plain stack and ours over grids.
 
     Raises: FitError when no grid can be split.
@@ -74,8 +74,6 @@ def bench_coverage(grids: Sequence[Grid], *, scheme: Scheme = SCHEME, say=None) 
             splits, points = splits + 1, points + int(split.test.sum())
             for name, scored in _methods(grid, split, scheme).items():
                 found.setdefault(name, []).append(scored)
-        if say:
-            say(grid.name)
     if not found:
         raise FitError("coverage: no grid has a split that leaves enough runs")
     return {

@@ -58,11 +58,7 @@ def _one(fit: Fit, base: np.ndarray, target: float, solve: str, level: float) ->
     short = up * (fit.predict(x) - target)
     place = int(_first_reach(short[None])[0])
     if place < 0:
-        end = up * short[-1] + target
-        approached = f"; approaches {table.scale * end:.4g}" if np.isfinite(end) else ""
-        return answer | {
-            "answer": "never" + (f" ({fit.law.ceiling})" if fit.law.ceiling else "") + approached
-        }
+        return answer | {"answer": _never(fit, float(up * short[-1] + target))}
     found = float(np.exp(_bisect(fit, base, column, grid, place, target, up)))
     rho = distances(fit, dict(zip(table.factors, _with(base, column, found), strict=True)))
     answer |= {
@@ -70,6 +66,14 @@ def _one(fit: Fit, base: np.ndarray, target: float, solve: str, level: float) ->
         "calibrated": max(rho.values()) <= CALIBRATED_RHO,
     }  # fmt: skip
     return answer | _from_draws(fit, x, grid, target, up, level)
+
+
+def _never(fit: Fit, end: float) -> str:
+    """Say why a target is never reached: what the law approaches, and its ceiling on accuracies."""
+    if not np.isfinite(end):
+        return "never: the law has no value there"
+    why = f" ({fit.law.ceiling})" if fit.law.ceiling and fit.table.kind == "accuracy" else ""
+    return f"never{why}; approaches {fit.table.scale * end:.4g}"
 
 
 def _from_draws(
