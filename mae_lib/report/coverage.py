@@ -36,6 +36,25 @@ def coverage_frame() -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("interval score", ignore_index=True)
 
 
+def coverage_by_distance() -> pd.DataFrame:
+    """Return a row a distance: how many points, and the coverage of single laws and of the stack."""
+    found = _read()
+    if found is None:
+        return coverage_frame()
+    methods = {n: m["by_rho"] for n, m in found["methods"].items() if n.endswith(", naive")}
+    methods |= {n: found["methods"][n]["by_rho"] for n in ("plain stack", "stacked")}
+    rows: dict[tuple, dict] = {}
+    for name, bins in methods.items():
+        for part in bins:
+            low, high = part["rho"]
+            row = rows.setdefault(
+                (low, high), {"rho": f"{low:g} to {high:g}" if high else f"> {low:g}"}
+            )
+            row["points"] = max(row.get("points", 0), part["points"])
+            row[name.removesuffix(", naive")] = part["coverage"]
+    return pd.DataFrame(list(rows.values()))
+
+
 def coverage_sentence() -> str:
     """Say what single laws' intervals and the stack's hold, over how much."""
     found = _read()
@@ -51,14 +70,15 @@ def coverage_sentence() -> str:
     if "stacked" in raw:
         worst = found["methods"]["stacked"]["raw"]["worst_study"]
         text += f"; the stack's hold {100 * raw['stacked']:.1f} %, {100 * worst:.0f} % in the worst study"
-    return f"{text}. All of it lies at most {_farthest(found):.2g} ranges outside the data."
+    return (
+        f"{text}. {_beyond(found)} of {found['points']:,} points lie beyond one range of the data."
+    )
 
 
-def _farthest(found: dict) -> float:
-    """Return the upper edge of the last bin of distances that holds a tenth of the points."""
-    bins = found["methods"]["stacked"]["by_rho"] if "stacked" in found["methods"] else []
-    filled = [b for b in bins if b["points"] >= 0.01 * found["points"] and b["rho"][1]]
-    return max((b["rho"][1] for b in filled), default=1.0)
+def _beyond(found: dict) -> int:
+    """Count the points that lie beyond one range of the data."""
+    bins = next(iter(found["methods"].values()))["by_rho"]
+    return sum(b["points"] for b in bins if b["rho"][0] >= 1)
 
 
 def _read() -> dict | None:
