@@ -36,8 +36,9 @@ def predict(
     """
     _check_level(level)
     point = point_of(table, at)
+    unfitted: list[str] = []
     if fits is None:
-        fits = [fit_law(table, name) for name in usable_laws(table)[0]]
+        fits, unfitted = _fit_usable(table)
     answers = [_in_unit(predict_law(fit, at, level=level), table) for fit in fits]
     # The mean of a cell that was not run has no value: such a law has nothing to say here.
     silent = [a["law"] for a in answers if not np.isfinite(a["value"])]
@@ -55,7 +56,7 @@ def predict(
         "level": level,
         "laws": answers,
         "stacked": stacked,
-        "left_out": [f"{name}: has no value at this point" for name in silent],
+        "left_out": [*(f"{name}: has no value at this point" for name in silent), *unfitted],
     }
 
 
@@ -192,6 +193,17 @@ def aicc_weights(fits: Sequence[Fit]) -> dict[str, float]:
     scores = np.array([fit.aicc for fit in known])
     weights = np.exp(-(scores - scores.min()) / 2)
     return dict(zip((f.law.name for f in known), (weights / weights.sum()).tolist(), strict=True))
+
+
+def _fit_usable(table: Table) -> tuple[list[Fit], list[str]]:
+    """Fit every law that the table can carry; one that does not converge is said, and no stop."""
+    fits, unfitted = [], []
+    for name in usable_laws(table)[0]:
+        try:
+            fits.append(fit_law(table, name))
+        except FitError as error:
+            unfitted.append(str(error))
+    return fits, unfitted
 
 
 def _add_interval(about: dict, table: Table, found: Stacked, level: float) -> None:
