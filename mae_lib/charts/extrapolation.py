@@ -66,6 +66,12 @@ def heldout_by_rho(errors: pd.DataFrame, *, unit: str = "points") -> alt.TopLeve
     `errors`: law, split, rho, rmse in `unit`. Lines join the
     splits of one law; the region beyond 1 is where nothing is calibrated.
     """
+    if errors.empty:
+        text = "No split leaves enough runs to fit"
+        empty = (
+            alt.Chart(pd.DataFrame({"text": [text]})).mark_text(fontSize=13).encode(text="text:N")
+        )
+        return themed(empty.properties(width=WIDTH, height=60), f"{text}.")
     edge = max(1.2, float(errors.rho.max()) * 1.05)
     region = pd.DataFrame({"low": [1.0], "high": [edge]})
     band = alt.Chart(region).mark_rect(opacity=0.12, color=GREY).encode(x="low:Q", x2="high:Q")

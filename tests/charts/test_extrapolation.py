@@ -50,6 +50,11 @@ def test_held_out_errors_name_the_worst_and_shade_what_is_not_calibrated():
     assert {"low": 1.0, "high": 1.2} in rows_of(chart)
 
 
+def test_where_nothing_was_held_out_the_chart_says_so():
+    errors = pd.DataFrame(columns=["law", "split", "rho", "rmse"])
+    assert heldout_by_rho(errors).to_dict()["description"] == "No split leaves enough runs to fit."
+
+
 def test_isoquants_show_runs_and_target_in_every_panel():
     lines = pd.DataFrame({"law": ["a", "a", "b"], "level": [0.5, 0.9, 0.9]}).assign(
         x=[1e8, 1e9, 1e10], y=[224.0, 224.0, 448.0]
