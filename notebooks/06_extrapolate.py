@@ -25,10 +25,13 @@ out = "published"  # the run folder, runs/<out>/; published = results/<study>/
 # %%
 from IPython.display import Markdown
 
+from mae_lib.charts.extrapolation import law_fan
 from mae_lib.charts.frames import table
 from mae_lib.charts.laws import prediction_fan
 from mae_lib.charts.renderer import show
-from mae_lib.report.results import predict_study
+from mae_lib.report.heldout_frames import stacked_frame, stacked_rows, stacked_sentence
+from mae_lib.report.law_curves import fan_frame, measured_along
+from mae_lib.report.results import fit_study, predict_study, study_targets
 from mae_lib.report.verdicts import extrapolation_sentences
 from mae_lib.study.load import study_from_namespace
 
@@ -47,10 +50,36 @@ show(prediction_fan(predictions), data=predictions, name="predictions")
 table(predictions)
 
 # %% [markdown]
+# ## The laws on the way
+#
+# Along the model's size, at the most images and pixels of the grid: solid where there are cells,
+# dashed on grey beyond them, up to the farthest target.
+
+# %%
+fits, targets = fit_study(plan, out), study_targets(plan)
+top = dict(zip(fits[0].table.factors, fits[0].table.x.max(0), strict=True))
+until = max(at["params_encoder"] for at in targets.values())
+curves = fan_frame(fits, top, "params_encoder", until=until)
+measured = measured_along(fits[0].table, top, "params_encoder")
+show(law_fan(curves, measured, factor="Parameters (N)"), data=curves, name="along-size")
+
+# %% [markdown]
+# ## The laws averaged, in three parts
+#
+# Weights come from each law's own error on cells held out on the way to the target. The interval
+# adds in quadrature what a law's own fit leaves open, what the laws disagree on, and what they missed.
+# Beyond one range of the data there is no number: only the spread of the laws that stay possible.
+
+# %%
+stacked = stacked_rows(fits[0].table, fits, targets)
+table(stacked_frame(fits[0].table, stacked), prose=True)
+
+# %% [markdown]
 # ## What we learned
 
 # %%
-Markdown(extrapolation_sentences(predictions))
+averaged = "\n".join(stacked_sentence(fits[0].table, row) for row in stacked)
+Markdown(f"{extrapolation_sentences(predictions)}\n{averaged}")
 
 # %% [markdown]
 # ## Limits

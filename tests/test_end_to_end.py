@@ -115,7 +115,7 @@ def test_equal_cells_of_two_runs_have_equal_weights(finished, tmp_path):
         (("study", "run", "pocket", "--cells", "no"), "no such cell", 2),
         (("study", "run", "pocket", "--out", "../x"), "a-z, 0-9", 2),
         (("study", "run", "real-small"), "MAE_DATA", 2),
-        (("fit", "no.csv", "--response", "y", "--factors", "x"), "cannot be read", 2),
+        (("fit", "no.csv", "--response", "y", "--factors", "x"), "no such file", 2),
     ],
 )
 def test_bad_input_ends_in_one_line_with_its_exit_code(tmp_path, arguments, says, code):

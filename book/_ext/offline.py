@@ -11,6 +11,7 @@ from pathlib import Path
 import vl_convert
 from latex2mathml.converter import convert
 
+from mae_lib.report.explorer import SCRIPT, STYLE
 from mae_lib.report.pages import substitutions
 
 BOOT = """
@@ -46,12 +47,17 @@ def _write_assets(app) -> None:
     bundle = "(() => {" + vl_convert.javascript_bundle() + "})();"
     (folder / "vega.js").write_text(bundle, encoding="utf-8")
     (folder / "charts.js").write_text(BOOT, encoding="utf-8")
+    for source in (SCRIPT, STYLE):
+        (folder / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def _add_scripts(app, page, template, context, doctree) -> None:
     if 'class="vega-chart"' in (context.get("body") or ""):
         app.add_js_file("vega.js")
         app.add_js_file("charts.js")
+    if 'class="law-explorer"' in (context.get("body") or ""):
+        app.add_js_file(SCRIPT.name)
+        app.add_css_file(STYLE.name)
 
 
 def _substitute(app, config) -> None:

@@ -10,24 +10,25 @@ class Shown:
     """A frame that notebooks show by its HTML."""
 
     frame: pd.DataFrame
+    prose: bool = False
 
     def _repr_html_(self) -> str:
-        return table_html(self.frame)
+        return table_html(self.frame, prose=self.prose)
 
     def __repr__(self) -> str:
         return _texts(self.frame).to_string(index=False)
 
 
-def table(frame: pd.DataFrame) -> Shown:
-    """Return a frame as a notebook output."""
-    return Shown(frame)
+def table(frame: pd.DataFrame, *, prose: bool = False) -> Shown:
+    """Return a frame as a notebook output; `prose` lets the text of its columns wrap."""
+    return Shown(frame, prose)
 
 
-def table_html(frame: pd.DataFrame) -> str:
-    """Return a frame as an HTML table; text is escaped."""
+def table_html(frame: pd.DataFrame, *, prose: bool = False) -> str:
+    """Return a frame as an HTML table; text is escaped, and wraps in every column if `prose`."""
     texts = _texts(frame)
     inner = texts.to_html(index=False, escape=True, border=0, classes="study-table")
-    return f'<div class="table-box">{inner}</div>'
+    return f'<div class="table-box{" prose-table" if prose else ""}">{inner}</div>'
 
 
 def number(value: object) -> str:

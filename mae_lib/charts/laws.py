@@ -6,24 +6,27 @@ import pandas as pd
 from mae_lib.charts.theme import GREY, WIDTH, themed
 
 
-def law_fit(fitted: pd.DataFrame) -> alt.TopLevelMixin:
+def law_fit(
+    fitted: pd.DataFrame, *, response: str = "top-1", percent: bool = True
+) -> alt.TopLevelMixin:
     """Draw each law's fitted value against the measured one, a panel a law; the line is equality."""
     low, high = (
         fitted[["measured", "fitted"]].min().min(),
         fitted[["measured", "fitted"]].max().max(),
     )
     scale = alt.Scale(domain=[low * 0.95, high * 1.05], nice=False)
-    axis = alt.Axis(format="%", tickCount=4)
+    axis, digits = (alt.Axis(format="%", tickCount=4), ".1%") if percent else (
+        alt.Axis(tickCount=4), ".4g")  # fmt: skip
     points = (
         alt.Chart()
         .mark_point(filled=True, size=50, opacity=0.9)
         .encode(
-            x=alt.X("measured:Q", title="Measured top-1", scale=scale, axis=axis),
+            x=alt.X("measured:Q", title=f"Measured {response}", scale=scale, axis=axis),
             y=alt.Y("fitted:Q", title="Fitted", scale=scale, axis=axis),
             tooltip=[
                 "cell",
-                alt.Tooltip("measured", format=".1%"),
-                alt.Tooltip("fitted", format=".1%"),
+                alt.Tooltip("measured", format=digits),
+                alt.Tooltip("fitted", format=digits),
             ],
         )
     )
@@ -36,7 +39,7 @@ def law_fit(fitted: pd.DataFrame) -> alt.TopLevelMixin:
         .facet(facet=alt.Facet("law:N", title=None, sort=None), columns=2)
     )
     worst = (fitted.measured - fitted.fitted).abs().groupby(fitted["law"]).max()
-    text = ", ".join(f"{law} {value:.1%}" for law, value in worst.items())
+    text = ", ".join(f"{law} {value:{digits}}" for law, value in worst.items())
     return themed(chart, f"Largest residual by law: {text}.")
 
 

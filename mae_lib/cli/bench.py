@@ -1,5 +1,6 @@
 """`mae bench`: how fast the pieces are on this machine, beside others'."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,9 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
     bench.callback()(_group)
     bench.command("step")(step)
+    bench.command("planner")(planner)
+    bench.command("coverage")(coverage)
+    bench.command("law")(law)
     app.add_typer(bench, name="bench")
 
 
@@ -51,6 +55,86 @@ def step(
         print(as_json.dumps(rows, indent=1))
     else:
         _print_table(rows)
+
+
+def planner(
+    repeats: Annotated[int, typer.Option(help="Simulated studies a truth.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+    answer: Annotated[
+        str, typer.Option(help="batched, or engine: the stack of `mae predict`, 0.1 s each.")
+    ] = "batched",
+    truth: Annotated[
+        list[str] | None, typer.Option(help="Only this truth; may be given twice. Default: all.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Simulate studies planned in several ways at equal cost, and score their predictions."""
+    from mae_lib.bench.planner import bench_planner
+
+    options = {"truths": truth} if truth else {}
+    found = bench_planner(repeats=repeats, seed=seed, answer=answer, **options)
+    if json:
+        import json as as_json
+
+        print(as_json.dumps(found, indent=1))
+    else:
+        from mae_lib.cli.plan_law import print_planner_bench
+
+        print_planner_bench(found)
+
+
+def coverage(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Tables of runs; default: the folder MAE_GRIDS names.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Measure how often intervals hold what was left out of real grids, one study left out."""
+    import json as as_json
+
+    from mae_lib.bench.coverage import bench_coverage
+    from mae_lib.bench.grids import load_grids
+    from mae_lib.cli.bench_law import print_coverage
+
+    found = bench_coverage(load_grids(_folder(folder)))
+    if json:
+        print(as_json.dumps(found, indent=1))
+    else:
+        print_coverage(found)
+
+
+def law(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Tables of runs; default: the folder MAE_GRIDS names.")
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(help="Refits of the bootstrap.")] = 2000,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds; medians are printed.")] = 3,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Time our fits beside a loop of scipy's, and beside the chinchilla package where installed."""
+    import json as as_json
+
+    from mae_lib.bench.law import bench_law
+    from mae_lib.cli.bench_law import print_law
+
+    found = bench_law(_folder(folder), bootstrap=bootstrap, rounds=rounds)
+    if json:
+        print(as_json.dumps(found, indent=1))
+    else:
+        print_law(found)
+
+
+def _folder(folder: Path | None) -> Path:
+    import os
+
+    from mae_lib.errors import FitError
+
+    if folder is None and not os.environ.get("MAE_GRIDS"):
+        raise FitError("folder: not given, and MAE_GRIDS is not set; name the folder of the grids")
+    found = folder or Path(os.environ["MAE_GRIDS"])
+    if not found.is_dir():
+        raise FitError(f"{found}: is no folder")
+    return found
 
 
 def _print_table(rows: list[dict]) -> None:

@@ -16,9 +16,9 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from mae_lib.cli import bench, cost, data, export, law, study
+    from mae_lib.cli import bench, cost, data, export, law, plan_law, predict, refit, study
 
-    for module in (study, data, law, cost, export, bench):
+    for module in (study, data, law, predict, refit, plan_law, cost, export, bench):
         module.register(app)
 
 

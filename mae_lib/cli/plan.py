@@ -10,8 +10,8 @@ from mae_lib.charts.frames import number
 from mae_lib.cli.summary import wide_console
 from mae_lib.cost import cost_of
 from mae_lib.images.public_sizes import PUBLIC, feasibility, feasible_totals
-from mae_lib.report.numbers import ranges_beyond
 from mae_lib.report.planning import plan_frame
+from mae_lib.scaling.claim import ranges_beyond
 from mae_lib.study.definition import Study
 
 

@@ -25,9 +25,7 @@ def publish_results(study: Study, study_file: Path, paths: RunPaths) -> Path:
         check_sidecar(path)
         for file in (path, seal_path(path)):
             write_bytes(folder / file.name, file.read_bytes())
-    predictions = read_table(paths.predictions_csv)
-    spec = rounded(prediction_fan(predictions).to_dict())
-    write_text(folder / "answer.svg", vl_convert.vegalite_to_svg(json.dumps(spec)))
+    write_answer(folder)
     manifest = read_sealed(paths.store(study.data.digest) / "manifest.json")
     write_sealed(folder / "manifest.json", {k: v for k, v in manifest.items() if k != "format"})
     for cell in study.cells:
@@ -52,3 +50,9 @@ def publish_results(study: Study, study_file: Path, paths: RunPaths) -> Path:
     }
     write_text(folder / "provenance.json", json.dumps(provenance, indent=1, sort_keys=True) + "\n")
     return folder
+
+
+def write_answer(folder: Path) -> None:
+    """Draw every law's answer at each target from the predictions in a results folder."""
+    spec = rounded(prediction_fan(read_table(folder / "predictions.csv")).to_dict())
+    write_text(folder / "answer.svg", vl_convert.vegalite_to_svg(json.dumps(spec)))

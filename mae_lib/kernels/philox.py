@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     SCENE = 5
     BOOTSTRAP = 6
     INITIALISE = 7
+    SIMULATE = 8
 
 
 def philox4x32(c0, c1, c2, c3, k0: int, k1: int):

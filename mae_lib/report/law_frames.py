@@ -7,6 +7,15 @@ import pandas as pd
 from mae_lib.scaling.fit import Fit
 
 
+def residual(fit: Fit) -> dict[str, float]:
+    """Return the root mean squared residual under a name that says its scale."""
+    if fit.objective in ("log", "huber"):
+        return {"RMSE (log)": fit.rmse}
+    if fit.table.kind == "loss":
+        return {"RMSE": fit.rmse}
+    return {"RMSE (points)": 100 * fit.rmse}
+
+
 def laws_frame(fits: Sequence[Fit]) -> pd.DataFrame:
     """Return a row a law: formula, parameters, residual in points, criteria."""
     return pd.DataFrame(
@@ -15,7 +24,7 @@ def laws_frame(fits: Sequence[Fit]) -> pd.DataFrame:
                 "law": fit.law.name,
                 "formula": fit.law.formula,
                 "k": fit.k,
-                "RMSE (points)": 100 * fit.rmse,
+                **residual(fit),
                 "AICc": fit.aicc,
                 "starts agreeing": f"{fit.starts['agreeing']} of {fit.starts['tried']}",
                 "failed refits": f"{fit.bootstrap['failed']} of {fit.bootstrap['refits']}",

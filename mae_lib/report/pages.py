@@ -15,17 +15,21 @@ from mae_lib.cost import cost_of
 from mae_lib.evaluation.gate import gate, largest_cells, random_columns
 from mae_lib.images.public_sizes import feasibility, feasible_totals
 from mae_lib.records.sidecar import read_list, read_table
+from mae_lib.report.claim_page import claim_substitutions, orhan_fits
+from mae_lib.report.explorer import DRAWS, explorer_data, explorer_html
 from mae_lib.report.jobs import cell_parameters
-from mae_lib.report.numbers import ranges_beyond, standard_error_factor
 from mae_lib.report.planning import plan_frame
-from mae_lib.report.results import law_table
+from mae_lib.report.results import law_table, study_targets
 from mae_lib.report.verdicts import (
     FACTOR_NAMES,
     effects_sentence,
     extrapolation_sentences,
     gate_sentence,
 )
+from mae_lib.scaling.claim import ranges_beyond, standard_error_factor
+from mae_lib.scaling.claim_evidence import TARGETS
 from mae_lib.scaling.effects import factor_signs
+from mae_lib.scaling.fit import fit_laws
 from mae_lib.study.definition import Cell, Study
 from mae_lib.study.load import load_study
 
@@ -64,6 +68,8 @@ def substitutions(book_root: Path) -> dict[str, str]:
         | _cells(results)
         | _photographs(photographs)
         | _paper()
+        | claim_substitutions()
+        | _explorers(results)
     )
 
 
@@ -256,6 +262,25 @@ def _photographs(results: Results) -> dict[str, str]:
             prediction_fan(results.predictions), results.predictions, "photographs-predictions"
         ),
     }
+
+
+def _explorers(results: Results) -> dict[str, str]:
+    grid = orhan_fits(bootstrap=DRAWS)
+    places = {"the largest run": _largest(grid[0].table), "the abstract's target": TARGETS["own"]}
+    places["the claim"] = TARGETS["claim"]
+    table = law_table(results.study, results.runs)
+    fits = fit_laws(table, results.study.law.laws, bootstrap=DRAWS)
+    mine = {"the largest cell": _largest(table)}
+    mine |= study_targets(results.study)
+    return {
+        "explorer_public": explorer_html(explorer_data(grid, places), grid),
+        "explorer_study": explorer_html(explorer_data(fits, mine), fits),
+        "explorer_draws": str(DRAWS),
+    }
+
+
+def _largest(table) -> dict[str, float]:
+    return {f: float(table.x[:, j].max()) for j, f in enumerate(table.factors)}
 
 
 def _paper() -> dict[str, str]:

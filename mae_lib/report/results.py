@@ -77,11 +77,7 @@ def predict_study(study: Study, out: str) -> pd.DataFrame:
         bootstrap=study.law.bootstrap,
         seed=0,
     )
-    targets = {
-        target.name: {factor: getattr(target, factor) for factor in FACTORS}
-        for target in study.targets
-    }
-    predictions = predictions_frame(fits, targets)
+    predictions = predictions_frame(fits, study_targets(study))
     if out == PUBLISHED:
         committed = read_table(paths.predictions_csv)
         _require_equal(
@@ -90,6 +86,24 @@ def predict_study(study: Study, out: str) -> pd.DataFrame:
         return committed
     write_table(paths.predictions_csv, predictions)
     return read_table(paths.predictions_csv)
+
+
+def refit_published(study: Study) -> Path:
+    """Fit the committed runs of a study again, write its fit.json and predictions.csv, return where.
+
+    After a change of the engine; a study that has changed itself must be run.
+    """
+    paths = results_paths(study, PUBLISHED)
+    table = law_table(study, read_table(paths.runs_csv))
+    fits = fit_laws(table, study.law.laws, bootstrap=study.law.bootstrap, seed=0)
+    write_list(paths.fit_json, [fit.to_json() for fit in fits])
+    write_table(paths.predictions_csv, predictions_frame(fits, study_targets(study)))
+    return paths.folder
+
+
+def study_targets(study: Study) -> dict[str, dict[str, float]]:
+    """Return the study's targets by name, as values of the law's factors."""
+    return {t.name: {factor: getattr(t, factor) for factor in FACTORS} for t in study.targets}
 
 
 def _of_study(runs: pd.DataFrame, study: Study, path: Path) -> pd.DataFrame:
@@ -112,9 +126,12 @@ def _require_equal(committed: object, now: object, path: Path) -> None:
 
 
 def _first_difference(a: object, b: object, where: str) -> str | None:
-    """Name the first place where two JSON values differ by more than rounding."""
+    """Name the first place where the committed JSON `a` differs from `b` by more than rounding.
+
+    A field that `b` has gained since is no difference: every committed number must still be there.
+    """
     if isinstance(a, dict) and isinstance(b, dict):
-        for key in sorted(a.keys() | b.keys()):
+        for key in sorted(a):
             if found := _first_difference(a.get(key), b.get(key), f"{where}.{key}"):
                 return found
         return None

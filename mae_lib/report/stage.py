@@ -8,6 +8,8 @@ from mae_lib.errors import RecordError
 from mae_lib.report.pages import STAGED
 
 CELL_NOTEBOOKS = ("02_pretrain_cell", "03_evaluate_cell")
+# About public tables and no study: the committed outputs serve every book.
+COMMON_NOTEBOOKS = ("07_refit_public_grids",)
 
 
 def stage(study_name: str, run_folder: Path, project: Path) -> Path:
@@ -25,6 +27,8 @@ def stage(study_name: str, run_folder: Path, project: Path) -> Path:
     (source / "notebooks").mkdir()
     for committed in sorted((project / "notebooks").glob("*.ipynb")):
         executed = run_folder / "notebooks" / committed.name
+        if committed.stem in COMMON_NOTEBOOKS:
+            executed = committed
         if committed.stem in CELL_NOTEBOOKS:
             found = sorted(
                 (run_folder / "notebooks" / "cells").glob(f"*/{committed.name}"),

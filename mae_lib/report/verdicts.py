@@ -69,6 +69,40 @@ def laws_sentences(fits: Sequence[Fit]) -> str:
     return "\n".join(bullets)
 
 
+def fits_sentence(fits: Sequence[Fit]) -> str:
+    """Say how close the laws are in sample, and which of them the scatter of repeated cells rejects."""
+    logs = fits[0].table.kind == "loss" or fits[0].objective in ("log", "huber")
+    scale, unit = (1, "") if logs else (100, " points")
+    best, worst = (pick(fits, key=lambda fit: fit.rmse) for pick in (min, max))
+    text = (
+        f"- Fitted: {len(fits)} laws leave {scale * best.rmse:.3g}{unit} ({best.law.name}) to "
+        f"{scale * worst.rmse:.3g}{unit} ({worst.law.name}) over {best.n} rows of {best.table.response}"
+    )
+    tested = [fit for fit in fits if fit.lack_of_fit]
+    if not tested:
+        return f"{text}; no cell is repeated, so no form can be rejected."
+    kept = [fit.law.name for fit in tested if fit.lack_of_fit["p"] >= 0.05]
+    which = f"all but {', '.join(kept)}" if kept else "every one of them"
+    return f"{text}; repeated cells reject {which} (lack of fit, 5 %)."
+
+
+def chinchilla_sentence(refits: dict) -> str:
+    """Say how the published values stand to the true minimum, and what moves the data exponent."""
+    parts = {r["part"]: r for r in refits["parts"] if r["grid"].startswith("chinchilla")}
+    here = parts["240 points, Huber"]
+    cited = refits["published"][0]
+    above = 100 * (cited["huber"] / here["value"] - 1)
+    powers = {part: row["natural"]["exponent_n_tokens"] for part, row in parts.items()}
+    low, high = here["exponents"]["exponent_n_tokens"]
+    return (
+        f"- Fitted: the minimum of the Chinchilla objective is {here['value']:.9f}; the parameters "
+        f"that arXiv 2404.10102 prints lie {above:.2g} % above it. The exponent of data is "
+        f"{powers['240 points, Huber']:.3f} [{low:.3f}, {high:.3f}] there and goes up to "
+        f"{max(powers.values()):.3f} with the objective and with five points: the choice moves it "
+        "beyond its interval."
+    )
+
+
 def extrapolation_sentences(predictions: pd.DataFrame) -> str:
     """Say in bullets, target by target, what the laws answer and whether that may be believed."""
     bullets = []

@@ -1,111 +1,46 @@
-"""The laws, in a form that a design can identify: factors as natural logs about a centre.
-
-Each law maps parameters `[..., k]` and centred logs `[n, m]` to responses `[..., n]` and gives its
-Jacobian `[..., n, k]`; leading axes are refits of a bootstrap or starts of a search.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
+"""The registry of laws. A law of one's own: `register(Law(name, formula, source, evaluate))`."""
 
 import numpy as np
 
 from mae_lib.errors import FitError
+from mae_lib.scaling.law import Design, Evaluate, Law, numeric, separable
+from mae_lib.scaling.laws_bend import BEND_LAWS
+from mae_lib.scaling.laws_cells import CELL_LAWS, cells_of
+from mae_lib.scaling.laws_language import LANGUAGE_LAWS
+from mae_lib.scaling.laws_log import LOG_LAWS
+from mae_lib.scaling.laws_logit import LOGIT_LAWS
+from mae_lib.scaling.laws_power import POWER_LAWS
+from mae_lib.scaling.table import Table
 
-Evaluate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+__all__ = [
+    "LAWS",
+    "Design",
+    "Evaluate",
+    "Law",
+    "law_named",
+    "numeric",
+    "register",
+    "separable",
+    "usable_laws",
+    "why_not",
+]
 
-
-@dataclass(frozen=True)
-class Law:
-    """A law: `names(factors)` are its parameters, `factors` the ones it uses (None: all)."""
-
-    name: str
-    formula: str
-    source: str
-    evaluate: Evaluate
-    factors: tuple[str, ...] | None
-    note: str
-
-    def used(self, factors: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the factors of a table that the law uses.
-
-        Raises: FitError when one that it needs is missing.
-        """
-        if self.factors is None:
-            return factors
-        if missing := [name for name in self.factors if name not in factors]:
-            raise FitError(f"{self.name}: needs the factor {missing[0]}, got {', '.join(factors)}")
-        return self.factors
-
-    def names(self, factors: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the parameters' names on a table's factors."""
-        return ("level", *(f"per_ln_{name}" for name in self.used(factors)))
-
-
-def _product(params: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """K prod_j (1 + b_j z_j)."""
-    level, slopes = params[..., :1], params[..., 1:]
-    terms = 1 + slopes[..., None, :] * z
-    product = terms.prod(-1)
-    jacobian = np.empty((*product.shape, params.shape[-1]))
-    jacobian[..., 0] = product
-    for j in range(z.shape[1]):
-        others = np.delete(terms, j, axis=-1).prod(-1)
-        jacobian[..., j + 1] = level * z[:, j] * others
-    return level * product, jacobian
-
-
-def _sum(params: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """c + sum_j b_j z_j."""
-    design = np.concatenate([np.ones((len(z), 1)), z], 1)
-    value = params @ design.T
-    return value, np.broadcast_to(design, (*value.shape, design.shape[1]))
-
-
-def _logit_sum(params: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """1 / (1 + exp(-(c + sum_j b_j z_j)))."""
-    value, design = _sum(params, z)
-    share = 1 / (1 + np.exp(-np.clip(value, -700, 700)))
-    return share, (share * (1 - share))[..., None] * design
-
+# Distinct levels of a factor that show more than a slope.
+EXPONENT_LEVELS = 3
 
 LAWS: dict[str, Law] = {
     law.name: law
-    for law in (
-        Law(
-            "printed",
-            "(beta_i + alpha_i ln images) (alpha_r ln resolution + beta_r)",
-            "arXiv 2308.05092, the law as printed",
-            _product,
-            ("images", "resolution"),
-            "multiplying one bracket by c and the other by 1/c changes nothing: of 4 printed "
-            "parameters 3 combinations can be known; the model's size does not enter",
-        ),
-        Law(
-            "log_product",
-            "K prod_j (1 + b_j ln(x_j / centre_j))",
-            "arXiv 2308.03712; 2308.05092 with parameters as a third factor",
-            _product,
-            None,
-            "each added factor multiplies the gain of the others",
-        ),
-        Law(
-            "log_additive",
-            "c + sum_j b_j ln(x_j / centre_j)",
-            "the first-order rival of the product",
-            _sum,
-            None,
-            "no interaction, no ceiling",
-        ),
-        Law(
-            "logit_additive",
-            "1 / (1 + exp(-(c + sum_j b_j ln(x_j / centre_j))))",
-            "the rival that cannot leave 0 to 1",
-            _logit_sum,
-            None,
-            "approaches 1 and never passes it",
-        ),
-    )
+    for family in (LOG_LAWS, LOGIT_LAWS, POWER_LAWS, LANGUAGE_LAWS, BEND_LAWS, CELL_LAWS)
+    for law in family
 }
+
+
+def register(law: Law) -> Law:
+    """Add a law to the registry and return it; raises FitError for a name that is taken."""
+    if law.name in LAWS:
+        raise FitError(f"law: {law.name}: is registered already; choose another name")
+    LAWS[law.name] = law
+    return law
 
 
 def law_named(name: str) -> Law:
@@ -113,3 +48,48 @@ def law_named(name: str) -> Law:
     if name not in LAWS:
         raise FitError(f"law: one of {', '.join(LAWS)}, got {name!r}")
     return LAWS[name]
+
+
+def why_not(law: Law, table: Table) -> str | None:
+    """Say in one line why a law does not apply to a table; None where it does.
+
+    A law asked for by name is fitted wherever it can be; this also leaves out laws whose shape the
+    table has too few levels, rows or repeats to show.
+    """
+    try:
+        factors = law.with_roles(table.roles).used(table.factors)
+    except FitError as error:
+        return str(error)
+    if law.response == "accuracy" and table.kind == "loss":
+        return f"{law.name}: needs a fraction, got a loss"
+    logs = table.logs[:, [table.factors.index(factor) for factor in factors]]
+    cells, _ = cells_of(logs - logs.mean(0))
+    if law.levels_needed <= 1:
+        return None if len(cells) < len(logs) else f"{law.name}: no cell is repeated"
+    k = len(law.parameters(factors))
+    if few := _too_few(law, factors, [len(np.unique(column.round(9))) for column in logs.T]):
+        return few
+    if len(cells) <= k:
+        return f"{law.name}: {k} parameters need more than {k} different cells, got {len(cells)}"
+    return None
+
+
+def _too_few(law: Law, factors: tuple[str, ...], levels: list[int]) -> str | None:
+    """Name the first factor with fewer levels than the law needs of it; an exponent takes three."""
+    least = min(law.levels_needed, EXPONENT_LEVELS)
+    needed = [law.levels_needed if law.levels_of == "every" else least] * len(levels)
+    if law.levels_of == "first":
+        needed[0] = law.levels_needed
+    if law.levels_of == "one":
+        needed[int(np.argmax(levels))] = law.levels_needed
+    for name, count, need in zip(factors, levels, needed, strict=True):
+        if count < need:
+            return f"{law.name}: needs {need} levels of {name}, got {count}"
+    return None
+
+
+def usable_laws(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the laws that apply to a table, and one line for each that does not."""
+    reasons = {name: why_not(law, table) for name, law in LAWS.items()}
+    fitting = tuple(name for name, reason in reasons.items() if reason is None)
+    return fitting, tuple(reason for reason in reasons.values() if reason)

@@ -187,6 +187,13 @@ def study_from_namespace(namespace: Mapping[str, object]) -> tuple[definition.St
     return _study_named(given["study"], given["out"]), given["out"]
 
 
+def parameters_of(namespace: Mapping[str, object], known: set[str]) -> dict[str, object]:
+    """Return the plain parameters of a notebook that is about no study, unknown names refused."""
+    given = _scalars(namespace)
+    _refuse_unknown(given, known)
+    return given
+
+
 def _study_named(name: str, out: str) -> definition.Study:
     """Load a notebook's study: the one that its run folder was started with, else studies/NAME."""
     copy = RunPaths.of(out).folder / "study.yaml"

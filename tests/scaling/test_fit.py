@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import approx_fprime
 
 from mae_lib.errors import FitError
 from mae_lib.scaling.effects import factor_signs
@@ -40,16 +39,6 @@ def table(frame, **options):
     return check_table(frame, response="top1", factors=FACTORS, **options)
 
 
-@pytest.mark.parametrize("name", LAWS)
-def test_jacobians_equal_finite_differences(name):
-    rng = np.random.default_rng(0)
-    law = LAWS[name]
-    m = len(law.used(FACTORS))
-    z, params = rng.normal(size=(7, m)), 0.3 * rng.normal(size=m + 1)
-    numeric = approx_fprime(params, lambda p: law.evaluate(p, z)[0], 1e-7)
-    np.testing.assert_allclose(law.evaluate(params, z)[1], numeric, atol=2e-6)
-
-
 @pytest.mark.parametrize("name", ["log_product", "log_additive", "logit_additive"])
 def test_noise_free_data_of_a_law_is_recovered(name):
     frame = grid(0.0, law=name)
@@ -84,21 +73,6 @@ def test_the_bootstrap_is_deterministic_and_counts_failed_refits():
     assert 0 <= first["bootstrap"]["failed"] < 300
 
 
-def test_two_factors_that_move_together_are_named_as_aliased():
-    frame = grid(0.01)
-    frame["resolution"] = frame.params_encoder / 1e4
-    block = fit_law(table(frame), "log_additive", bootstrap=100).identifiability
-    assert block["rank"] == 3
-    assert "per_ln_params_encoder x per_ln_resolution" in block["null_directions"][0]
-
-
-def test_lack_of_fit_needs_repeats_and_rejects_a_wrong_law():
-    assert fit_law(table(grid(0.01)), "log_additive", bootstrap=100).lack_of_fit is None
-    frame = grid(0.001, repeats=4)
-    assert fit_law(table(frame), "log_additive", bootstrap=100).lack_of_fit["p"] < 1e-3
-    assert fit_law(table(frame), "log_product", bootstrap=100).lack_of_fit["p"] > 1e-3
-
-
 def test_rho_is_the_distance_beyond_the_data_over_its_range():
     fit = fit_law(table(grid(0.01)), "log_additive", bootstrap=100)
     rho = distances(fit, {"images": 80000, "params_encoder": 2e5, "resolution": 8})
@@ -106,7 +80,8 @@ def test_rho_is_the_distance_beyond_the_data_over_its_range():
 
 
 def test_predictions_have_a_row_a_law_and_target_and_say_when_they_are_impossible():
-    fits = [fit_law(table(grid(0.002)), name, bootstrap=200) for name in LAWS]
+    names = ("printed", "log_product", "log_additive", "logit_additive")
+    fits = [fit_law(table(grid(0.002)), name, bootstrap=200) for name in names]
     targets = {
         "near": {"images": 16000, "params_encoder": 4e5, "resolution": 32},
         "far": {"images": 2e5, "params_encoder": 5.22e11, "resolution": 4096},
@@ -126,24 +101,6 @@ def test_signs_of_effects_are_found_and_doubt_is_said():
     noise = grid(0.0)
     noise["top1"] = 0.2 + 0.05 * np.random.default_rng(3).normal(size=len(noise))
     assert (factor_signs(table(noise)).verdict == "not settled").sum() >= 2
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda f: f.drop(columns="images"), "no column 'images'"),
-        (lambda f: f.assign(images=0), "row 0: must be a number above 0"),
-        (lambda f: f.assign(images=5), "never varies"),
-        (lambda f: f.assign(top1="x"), "must be a number, got 'x'"),
-        (lambda f: f.assign(top1=np.nan), "must be a number, got"),
-        (lambda f: f.assign(top1=f.top1 * 1e4), "lies in 0 to 100"),
-        (lambda f: f.iloc[:1], "at least 2 rows"),
-    ],
-)
-def test_a_table_that_cannot_be_fitted_is_one_line_that_names_column_and_row(change, says):
-    with pytest.raises(FitError, match=says) as caught:
-        table(change(grid(0.01)))
-    assert "\n" not in str(caught.value)
 
 
 def test_too_few_rows_and_unknown_laws_are_refused():
