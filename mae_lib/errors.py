@@ -16,6 +16,10 @@ class MaeError(Exception):
         if exit_code is not None:
             self.exit_code = exit_code
 
+    def _render_traceback_(self) -> list[str]:
+        """Let Jupyter show the line alone: where in our code it was raised helps nobody."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class StudyError(MaeError):
     """A study, a cell or a parameter that cannot be run as written."""

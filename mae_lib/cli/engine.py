@@ -1,6 +1,9 @@
 """Start Snakemake for a study, show one live display, and leave no orphan and no stale lock."""
 
+import contextlib
+import functools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +21,7 @@ from mae_lib.study.definition import Study
 from mae_lib.study.paths import RunPaths, root
 
 POLL_SECONDS = 0.5
+END_SECONDS = 8.0
 
 
 def run_engine(study: Study, paths: RunPaths, *, cells: str) -> None:
@@ -36,19 +40,33 @@ def run_engine(study: Study, paths: RunPaths, *, cells: str) -> None:
             stderr=subprocess.STDOUT,
             cwd=paths.folder,
             env=os.environ | {"PYTHONPATH": str(root()), "MAE_ROOT": str(root())},
-            preexec_fn=die_with_parent,
+            start_new_session=True,
+            # Told to end, Snakemake would wait for its jobs; killed, it ends, and they with it.
+            preexec_fn=functools.partial(die_with_parent, signal.SIGKILL),
         )
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             _watch(process, study, paths)
         except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
+            _end(process)
             raise Interrupted(
                 f"{study.name}: interrupted; every finished cell is kept, "
                 "the same command goes on from here"
             ) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
     if process.returncode:
         raise _failure(study, log, process.returncode)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End the engine and its jobs; those that do not listen within ten seconds are killed."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=END_SECONDS)
+            return
 
 
 def _command(paths: RunPaths, *, cells: str) -> list[str]:
@@ -155,6 +173,11 @@ def _failure(study: Study, log: Path, code: int) -> MaeError:
         return MaeError(f"{study.name}: {ours[0]}{more}", exit_code=_exit_code(lines))
     if any("LockException" in line for line in lines):
         return BusyError(f"{study.name}: another run of this study is under way; wait for it")
+    if any("DeadKernelError" in line for line in lines):
+        return MaeError(
+            f"{study.name}: a notebook's kernel was killed, probably for memory or a full disk; "
+            f"free some, then run the same command again (log: {log})"
+        )
     last = next((line for line in reversed(lines) if line.strip()), "no output")
     return MaeError(f"{study.name}: the engine stopped with code {code}: {last} (log: {log})")
 

@@ -38,3 +38,7 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"mae: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,6 +1,7 @@
 """`mae study`: run a study, say what is done, find what is damaged, price what is planned."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ def run(
     """Run whatever is missing of a study, then build its book."""
     from mae_lib.cli.engine import run_engine
     from mae_lib.cli.summary import print_summary
+    from mae_lib.cli.verification import damage_of, set_aside
     from mae_lib.errors import BusyError, StudyError
     from mae_lib.records.locks import locked
     from mae_lib.report.book_step import book_is_current
@@ -48,6 +50,10 @@ def run(
     try:
         with locked(paths.folder / ".run.lock", wait=False):
             _keep_copy(path, paths)
+            _, damaged = damage_of(loaded, paths)
+            set_aside(damaged)
+            for problem in damaged.values():
+                print(f"mae: {problem}: set aside, it is made anew", file=sys.stderr)
             stale = drop_stale(loaded, paths)
             wanted = {f"{s}/{name}" for name in chosen for s in ("pretrain", "evaluate")}
             if (stale and (not chosen or wanted & set(stale))) or not (
@@ -74,19 +80,22 @@ def status(study: StudyArgument = "pocket", out: OutOption = None) -> None:
 
 def verify(study: StudyArgument = "pocket", out: OutOption = None) -> None:
     """Compare every finished artefact of a study with its hash and name what is damaged."""
-    from mae_lib.cli.verification import problems_of
+    from mae_lib.cli.verification import damage_of
     from mae_lib.errors import RecordError
     from mae_lib.study.paths import RunPaths
 
     loaded, _ = _load(study)
-    checked, problems = problems_of(loaded, RunPaths.of(out or loaded.name))
-    for problem in problems:
+    checked, damaged = damage_of(loaded, RunPaths.of(out or loaded.name))
+    for problem in damaged.values():
         print(problem)
-    if problems:
+    if damaged:
         raise RecordError(
-            f"{loaded.name}: {len(problems)} of {checked} artefacts are damaged; "
+            f"{loaded.name}: {len(damaged)} of {checked} artefacts are damaged; "
             "`mae study run` moves them aside and makes them anew"
         )
+    if not checked:
+        print(f"{loaded.name}: nothing to check, nothing has been made yet")
+        return
     print(f"{loaded.name}: {checked} artefacts checked, each as it was written")
 
 
@@ -135,6 +144,8 @@ def schema() -> None:
 
 def step(key: str, out: Annotated[str, typer.Option()]) -> None:
     """Run one job of the flow (Snakemake calls this)."""
+    import signal
+
     from mae_lib.errors import MaeError
     from mae_lib.report.book_step import build_book
     from mae_lib.report.execution import die_with_parent
@@ -142,7 +153,9 @@ def step(key: str, out: Annotated[str, typer.Option()]) -> None:
     from mae_lib.study.load import load_study
     from mae_lib.study.paths import RunPaths
 
-    die_with_parent()
+    die_with_parent(signal.SIGTERM)
+    # A notebook that is told to end shuts its kernel down, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     paths = RunPaths.of(out)
     loaded = load_study(paths.folder / "study.yaml")
     try:

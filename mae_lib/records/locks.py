@@ -7,16 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mae_lib.errors import BusyError
+from mae_lib.records.atomic import not_written
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock file `path` (made if missing, left behind empty).
 
-    Raises: BusyError when `wait` is False and another process holds it.
+    Raises: BusyError when `wait` is False and another process holds it; MaeError when the file
+    cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise not_written(path, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -16,7 +16,12 @@ PAGES = ("book", "_config.yml", "_toc.yml", "mae_lib/charts", "mae_lib/report")
 
 def book_output(paths: RunPaths) -> Path:
     """Return the first page of a study's book."""
-    return paths.folder / "book" / "html" / "index.html"
+    return book_folder(paths) / "html" / "index.html"
+
+
+def book_folder(paths: RunPaths) -> Path:
+    """Return the folder of a study's book."""
+    return paths.folder / "book"
 
 
 def book_inputs(study: Study, paths: RunPaths) -> str:
@@ -33,10 +38,25 @@ def book_inputs(study: Study, paths: RunPaths) -> str:
 def book_is_current(study: Study, paths: RunPaths) -> bool:
     """Whether the built book follows from what is there now."""
     try:
-        stamp = read_sealed(paths.folder / "book" / "stamp.json")
+        stamp = read_sealed(book_folder(paths) / "stamp.json")
     except MaeError:
         return False
     return book_output(paths).is_file() and stamp["inputs"] == book_inputs(study, paths)
+
+
+def check_book(folder: Path) -> None:
+    """Compare every file of a built book with what was built.
+
+    Raises: MaeError when a file is missing or was changed.
+    """
+    if read_sealed(folder / "stamp.json").get("html") != _tree_digest(folder / "html"):
+        raise MaeError(f"{folder / 'html'}: changed after it was built")
+
+
+def _tree_digest(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [[str(path.relative_to(folder)), sha256_of(path)] for path in files]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
 
 
 def build_book(study: Study, paths: RunPaths) -> Path:
@@ -46,6 +66,7 @@ def build_book(study: Study, paths: RunPaths) -> Path:
 
     inputs = book_inputs(study, paths)
     source = stage(study.name, paths.folder, root())
-    index = build(source, paths.folder / "book")
-    write_sealed(paths.folder / "book" / "stamp.json", {"inputs": inputs})
+    index = build(source, book_folder(paths))
+    stamp = {"inputs": inputs, "html": _tree_digest(index.parent)}
+    write_sealed(book_folder(paths) / "stamp.json", stamp)
     return index

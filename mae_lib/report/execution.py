@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ def execute(name: str, parameters: Mapping[str, object], *, inputs: str, output:
     Raises: MaeError with the notebook's own one-line error, or what killed its kernel.
     """
     import papermill  # slow to import, and only needed here
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     source = source_path(name)
@@ -46,12 +46,21 @@ def execute(name: str, parameters: Mapping[str, object], *, inputs: str, output:
                 )
                 notebook = nbformat.read(partial, 4)
                 _require_complete(notebook, name)
-                notebook.metadata[MARK] = {"source": source_digest(source), "inputs": inputs}
+                notebook.metadata[MARK] = {
+                    "source": source_digest(source),
+                    "inputs": inputs,
+                    "cells": cells_digest(notebook),
+                }
                 nbformat.write(notebook, temporary)
             finally:
                 partial.unlink(missing_ok=True)
     except PapermillExecutionError as error:
         raise _one_line(name, error) from None
+    except DeadKernelError:
+        raise MaeError(
+            f"notebooks/{name}: its kernel was killed, probably for memory or a full disk; "
+            "free some, then run the same command again"
+        ) from None
 
 
 def source_path(name: str) -> Path:
@@ -75,7 +84,14 @@ def is_current(name: str, inputs: str, output: Path) -> bool:
     return notebook.metadata.get(MARK) == {
         "source": source_digest(source_path(name)),
         "inputs": inputs,
+        "cells": cells_digest(notebook),
     }
+
+
+def cells_digest(notebook) -> str:
+    """Hash the cells of an executed copy with their outputs, so that a changed one is found."""
+    cells = json.dumps([dict(cell) for cell in notebook.cells], sort_keys=True)
+    return hashlib.sha256(cells.encode()).hexdigest()[:16]
 
 
 def _require_complete(notebook, name: str) -> None:
@@ -125,11 +141,11 @@ def _quiet():
         os.close(null)
 
 
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent dies, so that no orphan trains on."""
+def die_with_parent(number: int) -> None:
+    """Ask Linux to signal this process when its parent dies, so that no orphan trains on."""
     if sys.platform == "linux":
         set_death_signal = 1
-        ctypes.CDLL(None, use_errno=True).prctl(set_death_signal, signal.SIGTERM)
+        ctypes.CDLL(None, use_errno=True).prctl(set_death_signal, number)
 
 
 def execute_in_place(notebook, name: str):

@@ -87,7 +87,10 @@ class Job:
             if self.step == "dataset":
                 read_sealed(self.paths.store(self.study.data.digest) / "manifest.json")
             elif self.step == "pretrain":
-                read_sealed(self.paths.cell(self.cell.id) / "training.json")
+                folder = self.paths.cell(self.cell.id)
+                trained = read_sealed(folder / "training.json")
+                read_sealed(folder / "cell.json")
+                return not trained["weights_sha256"] or (folder / "weights.safetensors").exists()
             elif self.step == "evaluate":
                 read_sealed(self.paths.cell(self.cell.id) / "record.json")
             elif self.step == "compare":

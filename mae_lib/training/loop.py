@@ -66,6 +66,8 @@ def pretrain(
     """
     with locked(folder / ".lock"):
         if (done := completed(cell, folder)) is not None:
+            if not (folder / "cell.json").exists():
+                _describe(cell, folder, done.environment)
             return done
         environment = _environment(cell, folder)
         torch.set_num_threads(environment["threads"])
@@ -144,12 +146,14 @@ def _environment(cell: Cell, folder: Path) -> dict:
         for state in sorted((folder / "state").glob("step-*")):
             state.unlink()
     here["kernels"] = choose.best()
-    settings = dataclasses.asdict(cell)
-    write_sealed(
-        path,
-        {"id": cell.id, "digest": cell.digest, "settings": settings, "environment": here},
-    )
+    _describe(cell, folder, here)
     return here
+
+
+def _describe(cell: Cell, folder: Path, environment: dict) -> None:
+    """Write cell.json: settings, and what the bits depend on beside them."""
+    about = {"id": cell.id, "digest": cell.digest, "settings": dataclasses.asdict(cell)}
+    write_sealed(folder / "cell.json", about | {"environment": environment})
 
 
 @dataclass
@@ -262,6 +266,7 @@ def _finish(cell, folder, environment, model, status, progress) -> Trained:
         environment=environment,
     )
     result = dataclasses.asdict(trained) | {"digest": cell.digest, "weights_sha256": sha256}
+    result["metrics_sha256"] = sha256_of(folder / "metrics.jsonl")
     del result["folder"]
     write_sealed(folder / "training.json", result)
     for old in sorted((folder / "state").glob("step-*")) if status == "complete" else ():
