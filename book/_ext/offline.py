@@ -29,7 +29,11 @@ window.addEventListener("DOMContentLoaded", () => {
       box.append(live);
     }
     const options = {renderer: "svg", actions: false, ...(dark() ? {theme: "dark"} : {})};
-    if (dark()) { spec.config = {...spec.config, background: "transparent"}; }
+    if (dark()) {
+      // The last category is black, which a dark page would swallow.
+      const category = (spec.config?.range?.category ?? []).map((c) => c === "#000000" ? "#c9ced6" : c);
+      spec.config = {...spec.config, background: "transparent", range: {...spec.config?.range, category}};
+    }
     vegaEmbed(live, spec, options).then(() => { image.hidden = true; });
   });
   draw();
