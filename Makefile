@@ -22,6 +22,8 @@ help:
 
 # The stamp appears last, so an interrupted installation is simply done again.
 $(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make: $(PYTHON): no such program; Python 3.11 to 3.13 is needed, name one with make PYTHON=python3.11" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "make: Python 3.11 to 3.13 is needed, got $$($(PYTHON) --version 2>&1); name one with make PYTHON=python3.11" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
@@ -30,7 +32,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "installing into $(VENV) (once, some minutes)"
 	@[ -x $(BIN)/python ] && $(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock \
-	  || { echo "make: the installation stopped; nothing is lost, run the same command again" >&2; exit 2; }
+	  || { echo "make: the installation stopped (see above: no network, or a full disk?); run the same command again" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -20,7 +20,7 @@
 
 # %% tags=["parameters"]
 study = "pocket"  # a study under studies/
-out = "published"  # the run folder, runs/<out>/; published = results/<study>/
+out = "published"  # the run folder, runs/<out>/; or published: results/<study>/
 
 # %%
 from IPython.display import Markdown

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # How far may the law be extrapolated?
+# # What do the laws say beyond the grid?
 #
 # Every law is asked about the same targets. `rho` is a target's distance beyond the data divided by
 # the data's range, in logs, for the factor that is farthest out. Beyond 1 no interval of this kind has
@@ -20,7 +20,7 @@
 
 # %% tags=["parameters"]
 study = "pocket"  # a study under studies/
-out = "published"  # the run folder, runs/<out>/; published = results/<study>/
+out = "published"  # the run folder, runs/<out>/; or published: results/<study>/
 
 # %%
 from IPython.display import Markdown

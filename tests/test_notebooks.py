@@ -13,6 +13,15 @@ TEXTS = sorted((root() / "notebooks").glob("*.py"))
 MAY_IGNORE = {"02_pretrain_cell", "03_evaluate_cell"}
 
 
+def test_the_readme_holds_the_answer_that_the_results_give():
+    from mae_lib.report.headline import BEGIN, END
+    from mae_lib.report.pages import committed_headline
+
+    readme = (root() / "README.md").read_text()
+    held = readme.partition(BEGIN)[2].partition(END)[0]
+    assert held.strip() == f"**The answer so far.** {committed_headline(root())}"
+
+
 def notebook(text):
     return nbformat.read(text.with_suffix(".ipynb"), 4)
 

@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from mae_lib.charts.theme import WIDTH, themed
+from mae_lib.charts.theme import GREY, WIDTH, themed
 
 
 def baselines_by_cell(rows: pd.DataFrame) -> alt.TopLevelMixin:
@@ -35,7 +35,7 @@ def baselines_by_cell(rows: pd.DataFrame) -> alt.TopLevelMixin:
     )
     bars = (
         alt.Chart(long[long.features == "pretrained"])
-        .mark_rule()
+        .mark_rule(color=GREY)
         .encode(x="top1_low:Q", x2="top1_high:Q", y=alt.Y("label:N", sort=None))
     )
     above = int((frame["top1"] > frame[["pixels_top1", "random weights"]].max(axis=1)).sum())

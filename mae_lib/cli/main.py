@@ -1,6 +1,7 @@
 """`mae`, and `python -m mae_lib`: the command line. Heavy imports wait until a command needs them."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -13,6 +14,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(wish: bool) -> None:
+    if wish:
+        import importlib.metadata
+
+        print(f"mae {importlib.metadata.version('mae-lib')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _register() -> None:

@@ -11,6 +11,8 @@ from mae_lib.records.atomic import write_bytes, write_text
 from mae_lib.records.provenance import commit, processor, versions
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.records.sidecar import check_sidecar, read_table, seal_path
+from mae_lib.report.headline import write_headline
+from mae_lib.report.pages import committed_headline
 from mae_lib.study.definition import Study
 from mae_lib.study.paths import RunPaths, root
 
@@ -49,6 +51,7 @@ def publish_results(study: Study, study_file: Path, paths: RunPaths) -> Path:
         "published_from": commit(),
     }
     write_text(folder / "provenance.json", json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+    write_headline(root() / "README.md", committed_headline(root()))
     return folder
 
 

@@ -196,6 +196,8 @@ def _require_images(study) -> None:
         f for t in study.data.tasks for f in (t.train, t.test)
     }
     folder = data_root()
+    if folder is not None and not folder.is_dir():
+        raise StudyError(f"MAE_DATA: {folder}: no such folder; {study.name} needs photographs")
     if folder is None:
         raise StudyError(
             f"MAE_DATA: not set, but {study.name} needs {len(names)} files of photographs; "

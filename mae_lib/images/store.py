@@ -7,6 +7,7 @@ manifest.json last: where it is, the store is complete.
 import dataclasses
 import hashlib
 import importlib.metadata
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -235,6 +236,9 @@ class _array:
     def __enter__(self) -> np.ndarray:
         temporary = self._replacing.__enter__()
         self._array = np.lib.format.open_memmap(temporary, "w+", np.uint8, self._shape)
+        # A hole in a mapped file kills the process when the disk fills; taken now, it is an error.
+        with open(temporary, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
         return self._array
 
     def __exit__(self, *error) -> None:

@@ -17,6 +17,7 @@ from mae_lib.images.public_sizes import feasibility, feasible_totals
 from mae_lib.records.sidecar import read_list, read_table
 from mae_lib.report.claim_page import claim_substitutions, orhan_fits
 from mae_lib.report.explorer import DRAWS, explorer_data, explorer_html
+from mae_lib.report.headline import headline
 from mae_lib.report.jobs import cell_parameters
 from mae_lib.report.planning import plan_frame
 from mae_lib.report.results import law_table, study_targets
@@ -25,6 +26,7 @@ from mae_lib.report.verdicts import (
     effects_sentence,
     extrapolation_sentences,
     gate_sentence,
+    holds_sentence,
 )
 from mae_lib.scaling.claim import ranges_beyond, standard_error_factor
 from mae_lib.scaling.claim_evidence import TARGETS
@@ -73,6 +75,13 @@ def substitutions(book_root: Path) -> dict[str, str]:
     )
 
 
+def committed_headline(book_root: Path) -> str:
+    """Return the README's answer from the committed results of both studies."""
+    pocket, photographs = (_read(n, book_root / "results" / n) for n in ("pocket", PHOTOGRAPHS))
+    effects = [factor_signs(law_table(r.study, r.runs)) for r in (pocket, photographs)]
+    return headline(*effects, pocket.fits, pocket.predictions)
+
+
 def _results(book_root: Path) -> Results:
     staged = book_root / STAGED
     if staged.exists():
@@ -112,14 +121,14 @@ def _answers(results: Results) -> dict[str, str]:
     fits = {fit["law"]: fit for fit in results.fits}
     best = min(results.fits, key=lambda fit: fit["rmse"])
     lines = [
-        gate_sentence(gate(results.runs)),
+        "**The claim is a choice of law, not a measurement**: a residual inside the grid does not "
+        "choose among answers this far outside it.",
+        *(line.removeprefix("- ") for line in extrapolation_sentences(far).splitlines()),
         effects_sentence(effects),
+        gate_sentence(gate(results.runs)),
         f"Fitted: {len(fits)} laws leave residuals of {100 * best['rmse']:.2g} "
         f"({best['law']}) to {100 * max(f['rmse'] for f in results.fits):.2g} points "
         "inside the grid.",
-        *(line.removeprefix("- ") for line in extrapolation_sentences(far).splitlines()),
-        "Verdict: a residual inside the grid does not choose among answers this far outside it; "
-        "the claim is a choice of law, not a measurement.",
     ]
     command = f"make study STUDY=studies/{results.study.name}.yaml"
     return {
@@ -183,7 +192,7 @@ def _cells(results: Results) -> dict[str, str]:
     states = ", ".join(f"{count} {state}" for state, count in states.items())
     return {
         "cells_sentence": f"{results.runs.cell.nunique()} cells of `{results.study.name}`: "
-        f"{states}. Top-1 and baselines are fractions with 95 % intervals.",
+        f"{states}. Top-1 with its 95 % interval over test images, beside its baselines.",
         "cells_gallery": table_html(cells_frame(results.runs)),
         "cells_curves": figure_html(loss_curves(curves), curves, "loss-curves"),
         "commands_table": table_html(commands),
@@ -193,7 +202,7 @@ def _cells(results: Results) -> dict[str, str]:
 def cells_frame(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row a cell, task and protocol: its place in the grid, score, baselines, loss."""
     interval = [
-        f"{number(row.top1)} [{number(row.top1_low)}, {number(row.top1_high)}]"
+        f"{100 * row.top1:.1f} [{100 * row.top1_low:.1f}, {100 * row.top1_high:.1f}]"
         for row in runs.itertuples()
     ]
     return pd.DataFrame(
@@ -202,9 +211,9 @@ def cells_frame(runs: pd.DataFrame) -> pd.DataFrame:
             "images": runs["images"],
             "pixels": runs["resolution"],
             "task, protocol": runs["task"] + ", " + runs["protocol"],
-            "top-1": interval,
-            "raw pixels": runs["pixels_top1"],
-            "random weights": runs[random_columns(runs)].max(axis=1),
+            "top-1 (%)": interval,
+            "raw pixels (%)": 100 * runs["pixels_top1"],
+            "random weights (%)": 100 * runs[random_columns(runs)].max(axis=1),
             "loss": runs["loss"],
             "status": runs["status"],
         }
@@ -249,7 +258,8 @@ def _photographs(results: Results) -> dict[str, str]:
         ]
     )  # fmt: skip
     return {
-        "photographs_answer": f"{gate_sentence(verdicts)} {effects_sentence(effects)}",
+        "photographs_answer": f"{holds_sentence(effects)}\n\n{effects_sentence(effects)} "
+        f"{gate_sentence(verdicts)}",
         "photographs_figure": figure_html(
             accuracy_by_images(results.scored), results.scored, "photographs"
         ),

@@ -32,5 +32,5 @@ def last_metrics(folder: Path) -> dict | None:
             row = json.loads(line)
         except ValueError:
             continue
-        return row if "step" in row else None
+        return row if {"step", "images_seen", "loss", "images_per_s"} <= set(row) else None
     return None

@@ -37,6 +37,10 @@ def compare_cells(study: Study, out: str) -> pd.DataFrame:
     if out == PUBLISHED:
         return _of_study(read_table(paths.runs_csv), study, paths.runs_csv)
     runs = collect(study.cells, paths.cells)
+    if not (runs.status == "complete").any():
+        raise RecordError(
+            f"{paths.cells}: no cell of {study.name} is complete; run the study first", exit_code=2
+        )
     write_table(paths.runs_csv, runs)
     # Read back, so that what a notebook shows is what the file holds.
     return read_table(paths.runs_csv)

@@ -37,13 +37,33 @@ def effects_sentence(effects: pd.DataFrame) -> str:
     parts = []
     for row in effects.itertuples():
         name = FACTOR_NAMES.get(row.factor, row.factor)
-        interval = f"{100 * row.change:+.2f} points [{100 * row.low:+.2f}, {100 * row.high:+.2f}]"
-        word = {
-            "helps": "help" if row.factor != "params_encoder" else "helps",
-            "hurts": "hurt" if row.factor != "params_encoder" else "hurts",
-        }.get(row.verdict, "not settled")
-        parts.append(f"{name}: {word}, {interval} over {row.pairs} pairs")
-    return "Measured effect from the lowest to the highest level: " + "; ".join(parts) + "."
+        interval = f"{100 * row.change:+.2f} points [{100 * row.low:+.2g}, {100 * row.high:+.2g}]"
+        parts.append(f"{name} {_verb(row)}, {interval} over {row.pairs} pairs of cells")
+    return "Measured, from the lowest to the highest level: " + "; ".join(parts) + "."
+
+
+def effects_in_short(effects: pd.DataFrame) -> str:
+    """Say in a clause which factors help, hurt, or are not settled, with the change in points."""
+    parts = [
+        f"{FACTOR_NAMES.get(row.factor, row.factor)} {_verb(row)} ({100 * row.change:+.2g} points)"
+        for row in effects.itertuples()
+    ]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def holds_sentence(effects: pd.DataFrame) -> str:
+    """Answer in one sentence whether every factor helps."""
+    helping = (effects.verdict == "helps").sum()
+    answer = {len(effects): "Yes", 0: "No"}.get(helping, "In part")
+    return f"**{answer}**: {effects_in_short(effects)}."
+
+
+def _verb(row) -> str:
+    one = row.factor == "params_encoder"
+    return {
+        "helps": "helps" if one else "help",
+        "hurts": "hurts" if one else "hurt",
+    }.get(row.verdict, "is not settled" if one else "are not settled")
 
 
 def laws_sentences(fits: Sequence[Fit]) -> str:

@@ -14,9 +14,8 @@ def factor_signs(table: Table, *, level: float = 0.95) -> pd.DataFrame:
 
     Pairs are cells that differ in this factor alone, lowest against highest level; values closer
     than a fifth count as one level, because the patch changes a model's parameters a little. The
-    interval is
-    Student's t over pairs, which treats the pairs as independent; `helps` and `hurts` need it to
-    exclude zero, else the verdict is `not settled`.
+    interval is Student's t over pairs, which treats the pairs as independent; `helps` and `hurts`
+    need it to exclude zero, else the verdict is `not settled`.
     """
     levels = {f: _levels(table.logs[:, j]) for j, f in enumerate(table.factors)}
     frame = pd.DataFrame(levels).assign(y=table.y)
@@ -44,8 +43,8 @@ def _verdict(change: np.ndarray, level: float) -> dict:
     half = float(stats.t.ppf(0.5 + level / 2, len(change) - 1) * stats.sem(change))
     verdict = "helps" if mean > half else "hurts" if mean < -half else "not settled"
     return {
-        "change": round(mean, 4),
-        "low": round(mean - half, 4),
-        "high": round(mean + half, 4),
+        "change": round(mean, 6),
+        "low": round(mean - half, 6),
+        "high": round(mean + half, 6),
         "verdict": verdict,
     }

@@ -76,7 +76,9 @@ def at_target(fit: "Fit", at: Mapping[str, float]) -> dict:
     """
     for factor in fit.table.factors:
         if not at.get(factor, 0) > 0:
-            raise FitError(f"at: {factor}: must be a number above 0, got {at.get(factor)!r}")
+            raise FitError(
+                f"at: {factor}: must be a number above 0, got {at.get(factor, 'nothing')}"
+            )
     rho = {}
     for j, factor in enumerate(fit.table.factors):
         logs, point = fit.table.logs[:, j], float(np.log(at[factor]))

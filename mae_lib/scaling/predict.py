@@ -168,7 +168,9 @@ def point_of(table: Table, at: Mapping[str, float | int]) -> np.ndarray:
     for factor in table.factors:
         value = at.get(factor, 0)
         if not (value > 0 and np.isfinite(value)):
-            raise FitError(f"at: {factor}: must be a number above 0, got {at.get(factor)!r}")
+            raise FitError(
+                f"at: {factor}: must be a number above 0, got {at.get(factor, 'nothing')}"
+            )
     if unknown := [name for name in at if name not in table.factors]:
         raise FitError(
             f"at: {unknown[0]}: is no factor of the table; it has {', '.join(table.factors)}"

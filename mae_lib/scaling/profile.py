@@ -100,7 +100,9 @@ def profile_prediction(
     """
     for factor in fit.factors:
         if not at.get(factor, 0) > 0:
-            raise FitError(f"at: {factor}: must be a number above 0, got {at.get(factor)!r}")
+            raise FitError(
+                f"at: {factor}: must be a number above 0, got {at.get(factor, 'nothing')}"
+            )
     z = np.log([[float(at[factor]) for factor in fit.factors]]) - fit.centre
     sign, offset = (-1.0, 1.0) if fit.flips else (1.0, 0.0)
 

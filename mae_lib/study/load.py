@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mae_lib.errors import StudyError
-from mae_lib.study import definition, schema
+from mae_lib.study import definition, known, schema
+from mae_lib.study.known import require_known
 from mae_lib.study.models import model_shape
 from mae_lib.study.paths import RunPaths, root, safe_name
 from mae_lib.study.pins import pinned
@@ -74,6 +75,12 @@ def _read_yaml(path: Path) -> dict:
 
 
 def _study(fields: schema.StudyFile) -> definition.Study:
+    require_known("law.laws", fields.law.laws, known.LAWS)
+    targets = [target.name for target in fields.targets]
+    require_known("targets", targets, targets)
+    if fields.data.kind == "procedural":
+        families = [source.name for source in fields.data.sources]
+        require_known("data.sources", families, known.FAMILIES)
     data = pinned(schema.plain_data(fields.data))
     recipe = schema.plain(fields.recipe, definition.Recipe)
     evaluation = schema.plain(fields.evaluation, definition.Evaluation)
@@ -129,6 +136,11 @@ def check_cell(cell: definition.Cell) -> None:
             f"resolution: must be at least the patch of {cell.patch_size} pixels, "
             f"got {cell.resolution}"
         )
+    if cell.data.kind != "planned" and cell.resolution > cell.data.size:
+        raise StudyError(
+            f"resolution: the study stores {cell.data.size} pixels a side, got {cell.resolution}; "
+            "more would be interpolated: ask for fewer, or raise data.size in a copy of the study"
+        )
     if cell.images > cell.data.total:
         raise StudyError(
             f"images: the study's data holds {cell.data.total:,} images, got {cell.images:,}; "
@@ -161,7 +173,7 @@ def cell_from_namespace(namespace: Mapping[str, object]) -> tuple[definition.Cel
     study = _study_named(given["study"], given["out"])
     fields = _checked(schema.CellFields, _only(given, cell_names), "parameters")
     recipe = {f.name: getattr(study.cells[0].recipe, f.name) for f in _fields(definition.Recipe)}
-    recipe |= _only(given, recipe_names)
+    recipe |= {k: v for k, v in _only(given, recipe_names).items() if v is not None}
     recipe = _checked(schema.RecipeFields, recipe, "parameters")
     cell = definition.Cell(
         model=fields.model,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mae_lib.study import definition
+from mae_lib.study.known import LAWS
 from mae_lib.study.models import MODELS
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,79}$")]
@@ -19,6 +20,15 @@ ModelName = Annotated[str, Field(json_schema_extra={"enum": sorted(MODELS)})]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, values):
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and field.annotation is not bool:
+                raise ValueError(f"{name}: a number or a name was expected, got {value!r}")
+        return values
 
 
 class CellFields(_Strict):
@@ -160,7 +170,9 @@ class LawFields(_Strict):
 
     task: Name
     protocol: Literal["linear", "knn"] = "linear"
-    laws: tuple[str, ...] = Field(min_length=1)
+    laws: tuple[Annotated[str, Field(json_schema_extra={"enum": list(LAWS)})], ...] = Field(
+        min_length=1
+    )
     bootstrap: int = Field(2000, ge=100, le=100_000)
 
 

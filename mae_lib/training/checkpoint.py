@@ -4,13 +4,15 @@
 sha256 and the step; the newest two are kept. Nothing is ever unpickled.
 """
 
+import errno
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mae_lib.errors import RecordError
-from mae_lib.records.atomic import replacing, sha256_of
+from mae_lib.records.atomic import not_written, replacing, sha256_of
 from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
 
@@ -33,7 +35,11 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write tensors to one safetensors file, atomically."""
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(on_host, temporary)
+        try:
+            save_file(on_host, temporary)
+        except SafetensorError as error:
+            # It wraps what the system said; a full disk is what can go wrong here.
+            raise not_written(path, OSError(errno.EIO, str(error))) from error
 
 
 def restore_checkpoint(

@@ -33,6 +33,6 @@ def read_metrics(path: Path) -> list[dict]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and "step" in row:
+        if isinstance(row, dict) and set(KEYS) <= set(row):
             rows.append(row)
     return rows

@@ -63,7 +63,9 @@ def test_a_changed_setting_changes_the_digest_and_nothing_else_does():
         ({"images": 10**6}, "holds 8,000 images"),
         ({"resolution": 4, "patch_size": 8}, "at least the patch of 8"),
         ({"resolution": 30}, "multiple of 8"),
+        ({"resolution": 128}, "stores 64 pixels a side, got 128"),
         ({"steps": 3.5}, "got 3.5"),
+        ({"steps": True}, "a number or a name was expected, got True"),
         ({"decoder_dim": 64, "decoder_heads": 3}, "must divide"),
         ({"precision": "fp8"}, "'fp32', 'bf16' or 'fp64'"),
         ({"study": "pockt"}, "did you mean 'pocket'"),
@@ -162,3 +164,12 @@ def test_the_committed_json_schema_is_the_one_in_the_code():
 
     committed = json.loads((root() / "studies" / "study.schema.json").read_text())
     assert committed == StudyFile.model_json_schema()
+
+
+def test_the_names_that_a_study_may_use_are_those_of_the_layers_that_define_them():
+    from mae_lib.images.procedural import FAMILIES
+    from mae_lib.scaling.laws import LAWS
+    from mae_lib.study import known
+
+    assert set(known.LAWS) == set(LAWS)
+    assert tuple(FAMILIES) == known.FAMILIES

@@ -1,0 +1,28 @@
+"""Names that a study may use and that other layers define, so that a typo stops before any job.
+
+A test compares them with `mae_lib.scaling.laws.LAWS` and `mae_lib.images.procedural.FAMILIES`.
+"""
+
+from collections.abc import Sequence
+
+from mae_lib.errors import StudyError
+from mae_lib.study.suggest import nearest
+
+LAWS = (
+    "printed", "log_product", "log_additive", "log_bilinear", "logit_additive", "logit_bilinear",
+    "logit_ceiling", "power_product", "power_sum", "shifted_power", "kaplan", "overtrain",
+    "data_constrained", "bnsl", "m4", "cell_means",
+)  # fmt: skip
+FAMILIES = ("objects", "faces", "tiny", "scenes")
+
+
+def require_known(field: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a name that is unknown or given twice.
+
+    Raises: StudyError naming the field and the nearest known name.
+    """
+    for name in names:
+        if name not in known:
+            raise StudyError(f"{field}: unknown name, got {name!r}{nearest(name, known)}")
+        if list(names).count(name) > 1:
+            raise StudyError(f"{field}: {name}: given twice")
