@@ -29,7 +29,6 @@ mask_ratio = 0.8  # share of patches removed
 seed = 0  # picks the subset, the initialisation, crops and masks
 steps = None  # optimiser steps; None follows the study, here and below
 batch_size = None  # images a step
-base_lr = None  # learning rate for 256 images a step
 
 # %%
 from IPython.display import Markdown

@@ -16,7 +16,7 @@ app = typer.Typer(
 )
 
 
-def _version(wish: bool) -> None:
+def _version(wish: bool | None) -> None:
     if wish:
         import importlib.metadata
 
@@ -27,8 +27,9 @@ def _version(wish: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+        bool | None,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = None,
 ) -> None:
     pass
 

@@ -95,7 +95,7 @@ def test_a_target_has_its_distance_by_factor():
     found = at_target(fit, {"images": 80000, "params_encoder": 2e5, "resolution": 8})
     assert found["rho"] == pytest.approx({"images": 0.5, "params_encoder": 0, "resolution": 1})
     assert found["rho_max"] == pytest.approx(1)
-    with pytest.raises(FitError, match="at: images: must be a number above 0, got None"):
+    with pytest.raises(FitError, match="at: images: must be a number above 0, got nothing"):
         at_target(fit, {"resolution": 8})
 
 

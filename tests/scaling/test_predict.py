@@ -125,7 +125,7 @@ def test_a_loss_is_answered_as_a_loss_and_can_be_above_one():
 def test_bad_points_are_one_line_that_names_the_factor(orhan):
     table, fits = orhan
     for at, says in (
-        ({"hours": 1, "n_params": 1e9}, "at: res: must be a number above 0, got None"),
+        ({"hours": 1, "n_params": 1e9}, "at: res: must be a number above 0, got nothing"),
         (OWN | {"res": -5}, "at: res: must be a number above 0, got -5"),
         (OWN | {"width": 3}, "at: width: is no factor of the table"),
     ):

@@ -73,7 +73,7 @@ def test_unknown_parameters_and_bad_points_are_refused():
     fit = fit_law(law_table(law_grid(0.01)), "log_additive", bootstrap=0)
     with pytest.raises(FitError, match="profile: slope: log_additive has level"):
         profile_parameter(fit, "slope")
-    with pytest.raises(FitError, match="at: resolution: must be a number above 0, got None"):
+    with pytest.raises(FitError, match="at: resolution: must be a number above 0, got nothing"):
         profile_prediction(fit, {"images": 1, "params_encoder": 1})
 
 
