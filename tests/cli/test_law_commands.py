@@ -216,7 +216,7 @@ def test_a_response_without_a_log_names_its_row(mae, tmp_path):
         (("--roles", "data"), "--roles: role=column was expected, got 'data'"),
         (("--roles", "data=nothing"), "no column 'nothing'"),
         (("--at", "images=many"), "--at: images: must be a number, got 'many'"),
-        (("--at", "images=5"), "at: params_encoder: must be a number above 0, got None"),
+        (("--at", "images=5"), "at: params_encoder: must be a number above 0, got nothing"),
     ],
 )
 def test_wrong_options_are_one_line(mae, runs, options, says):
