@@ -85,6 +85,7 @@ def fit(
         table, response, factors, clusters=clusters, cells=cells, kind=kind, unit=unit,
         trials=trials, roles=roles, allow_repeats=allow_repeats,
     )  # fmt: skip
+    _check_report(report, table)
     names, left_out = chosen_laws(checked, law, every)
     options = {
         "objective": objective,
@@ -118,6 +119,31 @@ def fit(
         print(f"report: {report}")
 
 
+def _check_roles(roles: dict[str, str]) -> None:
+    from mae_lib.errors import FitError
+    from mae_lib.scaling.roles import ROLES
+    from mae_lib.study.suggest import nearest
+
+    known = (*ROLES, "compute")
+    for role, column in roles.items():
+        if role not in known:
+            raise FitError(f"--roles: unknown role, got {role!r}{nearest(role, known)}")
+        if list(roles.values()).count(column) > 1:
+            raise FitError(f"--roles: {column}: cannot play two roles")
+
+
+def _check_report(report: Path | None, table: Path) -> None:
+    """Refuse a report that would replace the table, or that cannot be a page, before any fit."""
+    from mae_lib.errors import FitError
+
+    if report is None:
+        return
+    if report.suffix not in (".html", ".htm") or report.resolve() == table.resolve():
+        raise FitError(f"--report: must name a new .html file, got {str(report)!r}")
+    if not report.parent.is_dir() or report.is_dir():
+        raise FitError(f"--report: {report.parent}: no such folder to write {report.name} into")
+
+
 def read(table: Path, response: str | None, factors: str | None, **options):
     """Read a table with the options of the command line; lists come with commas between."""
     from mae_lib.scaling.read import read_table
@@ -127,6 +153,7 @@ def read(table: Path, response: str | None, factors: str | None, **options):
             options[key] = split(options[key])
     if options.get("roles"):
         options["roles"] = _pairs(options["roles"], "--roles", "role=column")
+        _check_roles(options["roles"])
     return read_table(table, response=response, factors=split(factors), **options)
 
 

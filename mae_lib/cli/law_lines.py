@@ -27,6 +27,8 @@ def print_fits(table, found: Sequence[dict], left_out: Sequence[str]) -> None:
     )
     scale = 1.0 if in_logs else table.scale
     console.print(_laws(found, called, scale))
+    if table.scale == 100 and not in_logs:
+        print("parameters, their intervals and errors are of the fraction (1 = 100 percent)")
     for one in found:
         if one["k"] <= MOST_PARAMETERS:
             console.print(_parameters(one))

@@ -1,5 +1,6 @@
 """`mae predict`, `mae require`, `mae holdout`: what laws say beyond the runs, and how they did there."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -69,9 +70,12 @@ def predict(
     names, left_out = chosen_laws(checked, law, every)
     options = {"objective": objective, "chance": chance / checked.scale, "bootstrap": bootstrap}
     fits, failed = fit_each(checked, names, options, named=law is not None)
+    from mae_lib.scaling.laws import law_named
+
+    stacked = [law_named(name).name for name in split(stack)]
     found = answer(
         checked, point, fits=fits, level=level, uncalibrated=uncalibrated,
-        stack=split(stack) or None,
+        stack=stacked or None,
     )  # fmt: skip
     found["left_out"] += left_out + failed
     if json:
@@ -111,6 +115,10 @@ def require(
     )  # fmt: skip
     # A share below 1 on a table in percent is meant as a share: no accuracy of 0.9 % is a target.
     if checked.kind != "loss" and checked.scale == 100 and 0 < target < 1:
+        print(
+            f"note: target {target:g} is taken as a share, {100 * target:g} percent",
+            file=sys.stderr,
+        )
         target *= 100
     names, left_out = chosen_laws(checked, law, every)
     options = {"objective": objective, "bootstrap": bootstrap}
@@ -179,7 +187,8 @@ def _print_prediction(found: dict) -> None:
         note = "" if law["inside_unit_interval"] else "impossible: leaves 0 to 1"
         lines.add_row(
             law["law"], f"{law['value']:.4g}", _end(law["low"]), _end(law["high"]),
-            f"{law['rho_max']:.2f}", f"{law['leverage']:.3g}", note,
+            f"{law['rho_max']:.2f}",
+            "-" if law["leverage"] is None else f"{law['leverage']:.3g}", note,
         )  # fmt: skip
     Console(soft_wrap=True).print(lines)
     stacked = found["stacked"]

@@ -21,6 +21,8 @@ from mae_lib.scaling.uncertainty import (
     resample_weights,
 )
 
+FEWEST_REFITS, MOST_REFITS = 20, 100_000
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -187,6 +189,7 @@ def fit_law(
     Raises: FitError when the law does not apply, has more parameters than rows, or no start
     converges.
     """
+    _check_options(table, bootstrap, chance)
     law = law_named(name).with_roles(table.roles)
     goal = objective_named(objective, delta)
     factors = law.used(table.factors)
@@ -232,6 +235,20 @@ def fit_law(
         at_bound=at_bound,
         options={"delta": delta, "chance": chance, "seed": seed, "level": level, "starts": starts},
     )
+
+
+def _check_options(table: Table, bootstrap: int, chance: float) -> None:
+    """Refuse a bootstrap of too few refits for an interval, and a chance that is no accuracy."""
+    if bootstrap != 0 and not FEWEST_REFITS <= bootstrap <= MOST_REFITS:
+        raise FitError(
+            f"bootstrap: must be 0 (none), or {FEWEST_REFITS} to {MOST_REFITS:,} refits, "
+            f"got {bootstrap}"
+        )
+    if not 0 <= chance < 1 or (table.kind == "accuracy" and chance >= table.y.max()):
+        raise FitError(
+            f"chance: must lie from 0 to below the largest accuracy, "
+            f"{table.scale * table.y.max():g}, got {table.scale * chance:g}"
+        )
 
 
 def centred(

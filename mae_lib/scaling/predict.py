@@ -77,13 +77,15 @@ def predict_law(fit: Fit, at: Mapping[str, float | int], *, level: float = 0.95)
     design = fit.design
     information = np.linalg.pinv(design.T @ design, rcond=1e-15)
     rho = distances(fit, at)
+    with np.errstate(all="ignore"):
+        leverage = float(gradient @ information @ gradient)
     return {
         "law": fit.law.name,
         "value": value,
         "low": None if low is None else float(low),
         "high": None if high is None else float(high),
         "rho": rho,
-        "leverage": float(gradient @ information @ gradient),
+        "leverage": leverage if np.isfinite(leverage) else None,
         "calibrated": max(rho.values()) <= CALIBRATED_RHO,
         "inside_unit_interval": bool(0 <= value <= 1),
     }

@@ -127,6 +127,8 @@ def _profile(
     best = problem.loss(fit.params)
     estimate, gradient = quantity(fit.params)
     scale = problem.scale(best, left)
+    if not scale > 0:
+        raise FitError(f"profile: {fit.law.name}: fits every row exactly, nothing to profile")
     _, jacobian = problem.residuals(fit.params)
     variance = scale * float(gradient @ np.linalg.pinv(jacobian.T @ jacobian) @ gradient)
     width = np.sqrt(variance) if variance > 0 else 1e-3 * (1 + abs(estimate))

@@ -186,6 +186,10 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         file = parquet.ParquetFile(path)
         if file.metadata.num_rows > MAX_ROWS:
             raise FitError(f"{path}: has {file.metadata.num_rows:,} rows; {_LIMIT}")
+        _check_header(path, file.schema_arrow.names)
+        for column in file.schema_arrow:
+            if pyarrow.types.is_nested(column.type):
+                raise FitError(f"{path}: {column.name}: holds lists or structs; leave it out")
         return file.read().to_pandas().reset_index(drop=True)
     except (pyarrow.ArrowException, OSError) as error:
         raise FitError(f"{path}: cannot be read as Parquet, got {error}") from None
@@ -205,6 +209,8 @@ def _read_fields(path: Path) -> dict[str, object]:
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise FitError(f"{sidecar}: cannot be read, got {error}") from None
+    except RecursionError:
+        raise FitError(f"{sidecar}: is nested too deep to be read") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
@@ -225,8 +231,10 @@ def _refuse_double_keys(sidecar: Path, node: object) -> None:
     pairs = node.value if getattr(node, "id", "") == "mapping" else []
     seen = set()
     for key, value in pairs:
+        line = key.start_mark.line + 1
+        if getattr(key, "id", "") != "scalar":
+            raise FitError(f"{sidecar}: line {line}: a key must be a plain word")
         if key.value in seen:
-            line = key.start_mark.line + 1
             raise FitError(f"{sidecar}: line {line}: {key.value}: given twice")
         seen.add(key.value)
         _refuse_double_keys(sidecar, value)

@@ -59,6 +59,9 @@ def _one(fit: Fit, base: np.ndarray, target: float, solve: str, level: float) ->
     place = int(_first_reach(short[None])[0])
     if place < 0:
         return answer | {"answer": _never(fit, float(up * short[-1] + target))}
+    if place == 0:
+        least = f"reached already at {np.exp(grid[0]):.4g}, the lowest value searched"
+        return answer | {"answer": least}
     found = float(np.exp(_bisect(fit, base, column, grid, place, target, up)))
     rho = distances(fit, dict(zip(table.factors, _with(base, column, found), strict=True)))
     answer |= {

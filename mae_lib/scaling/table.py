@@ -174,6 +174,9 @@ def _row_numbers(frame: pd.DataFrame, first_row: int) -> np.ndarray:
 
 def _numbers(column: pd.Series, where: _Where, *, above_zero: bool) -> np.ndarray:
     """Return a column as float64, or refuse the first value that is no (positive) number."""
+    if column.dtype.kind in "mMb":
+        kind = {"m": "a duration", "M": "a date", "b": "true or false"}[column.dtype.kind]
+        raise FitError(f"{where.of(column.name)(0)}: must be a number, got {kind}")
     values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
     bad = ~np.isfinite(values) | ((values <= 0) & above_zero)
     if bad.any():

@@ -155,6 +155,9 @@ def lack_of_fit(table: Table, sse: float, k: int, y: np.ndarray | None = None) -
         return None
     df = [pure["cells"] - k, pure["df"]]
     f = float(((sse - pure["sse"]) / df[0]) / (pure["sse"] / df[1]))
+    if f < 0:
+        # Cells that hold different factor values: their scatter is no pure error.
+        return None
     return {"f": f, "df": df, "p": f_tail(f, *df)}
 
 

@@ -255,3 +255,48 @@ def test_linear_laws_are_fitted_in_logs_too(mae, runs, objective):
     )
     assert code == 0
     assert json.loads(out)[0]["starts"]["converged"] >= 10
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--bootstrap", "-1"), "bootstrap: must be 0 (none), or 20 to 100,000 refits, got -1"),
+        (("--bootstrap", "1"), "bootstrap: must be 0 (none), or 20 to 100,000 refits, got 1"),
+        (("--chance", "2"), "chance: must lie from 0 to below the largest accuracy"),
+        (("--report", "."), "--report: must name a new .html file"),
+        (("--report", "no/such/folder/x.html"), "no such folder to write x.html into"),
+        (("--roles", "params=images"), "--roles: unknown role, got 'params'; did you mean"),
+        (("--roles", "data=images,resolution=images"), "images: cannot play two roles"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_any_fit(mae, runs, options, says):
+    code, _, err = mae("fit", runs, *GIVEN[:4], "--law", "log_additive", *options)
+    assert code == 2
+    assert says in err
+
+
+def test_a_report_never_replaces_the_table_it_is_made_from(mae, runs):
+    before = runs.read_bytes()
+    code, _, err = mae("fit", runs, *GIVEN, "--report", runs)
+    assert (code, runs.read_bytes()) == (2, before)
+    assert "--report: must name a new .html file" in err
+
+
+def test_tables_and_sidecars_that_hide_their_shape_are_one_line(mae, tmp_path):
+    nested = tmp_path / "nested.parquet"
+    pd.DataFrame({"top1": [0.1, 0.2], "images": [1.0, 2.0], "more": [[1], [2]]}).to_parquet(nested)
+    dated = tmp_path / "dated.parquet"
+    pd.DataFrame({"top1": [0.1, 0.2], "images": pd.date_range("2026-01-01", periods=2)}).to_parquet(
+        dated
+    )
+    keyed = tmp_path / "keyed.csv"
+    keyed.write_text("top1,images\n0.1,1\n0.2,2\n")
+    (tmp_path / "keyed.yaml").write_text("? [a, b]\n: c\n")
+    for path, says in (
+        (nested, "more: holds lists or structs"),
+        (dated, "images: row 1: must be a number, got a date"),
+        (keyed, "line 1: a key must be a plain word"),
+    ):
+        code, _, err = mae("fit", path, "--response", "top1", "--factors", "images")
+        assert code == 2
+        assert says in err
