@@ -78,6 +78,7 @@ def predict(
         stack=stacked or None,
     )  # fmt: skip
     found["left_out"] += left_out + failed
+    found["table_notes"] = list(checked.notes)
     if json:
         print(text.dumps(found, indent=1))
     else:
@@ -209,6 +210,8 @@ def _print_prediction(found: dict) -> None:
         print(f"  dropped, they leave 0 to 1 here: {', '.join(stacked['dropped'])}")
     for note in stacked["notes"]:
         print(f"  {note}")
+    for note in found["table_notes"]:
+        print(f"note: {note}")
 
 
 def _print_holdout(found: dict) -> None:

@@ -205,7 +205,7 @@ def fit_law(
         raise FitError(f"{name}: {k} parameters need at least {k} rows, got {len(y)}")
     if goal.in_logs:
         require_logs(table, flips=flips, objective=objective)
-    found = search(law, design, _row_weights(table, goal), objective=goal, starts=starts, seed=seed)
+    found = _searched(law, design, table, goal, starts=starts, seed=seed)
     bounds = law.bounds(design) if law.limits else None
     at_bound = _at_bound(names, found.params, bounds)
     how = _Resampling(table, goal, bounds, bootstrap, resample, seed)
@@ -235,6 +235,20 @@ def fit_law(
         at_bound=at_bound,
         options={"delta": delta, "chance": chance, "seed": seed, "level": level, "starts": starts},
     )
+
+
+def _searched(law: Law, design: Design, table: Table, goal: Objective, **options):
+    """Search for the optimum; a law of one's own whose arrays do not fit says so in one line."""
+    weights = _row_weights(table, goal)
+    try:
+        return search(law, design, weights, objective=goal, **options)
+    except (ValueError, IndexError) as error:
+        names = law.parameters(design.factors)
+        raise FitError(
+            f"{law.name}: evaluate must take parameters [..., {len(names)}] "
+            f"({', '.join(names)}) and centred logs [n, {len(design.factors)}] and give "
+            f"[..., n] and [..., n, {len(names)}], got {error}"
+        ) from error
 
 
 def _check_options(table: Table, bootstrap: int, chance: float) -> None:

@@ -25,6 +25,7 @@ _CURVE_POINTS = 5
 def table_notes(table: "Table") -> list[str]:
     """Return the notes on a checked table, each one sentence."""
     return [
+        *_constant(table),
         *_few_levels(table),
         *_collinear(table),
         *_repeats(table),
@@ -33,6 +34,11 @@ def table_notes(table: "Table") -> list[str]:
         *_curves(table),
         *_clusters(table),
     ]
+
+
+def _constant(table: "Table") -> Iterator[str]:
+    if np.ptp(table.y) == 0:
+        yield f"{table.response}: never varies, so there is nothing that a factor could explain"
 
 
 def _few_levels(table: "Table") -> Iterator[str]:

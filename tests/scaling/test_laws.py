@@ -182,3 +182,18 @@ def test_a_user_adds_a_law_in_ten_lines():
 def test_an_unknown_law_is_refused_with_the_known_ones():
     with pytest.raises(FitError, match="one of printed, log_product"):
         law_named("log_prodct")
+
+
+def test_a_law_of_ones_own_with_other_shapes_says_what_is_expected():
+    from law_tables import FACTORS, law_grid
+
+    def evaluate(params, z):
+        return params[0] + params[7] * z[:, 0], np.ones((len(z), 2))
+
+    LAWS["mine"] = Law("mine", "?", "a test", evaluate)
+    try:
+        table = check_table(law_grid(0.003), response="top1", factors=FACTORS)
+        with pytest.raises(FitError, match=r"mine: evaluate must take parameters \[\.\.\., 4\]"):
+            fit_law(table, "mine", bootstrap=0)
+    finally:
+        del LAWS["mine"]
