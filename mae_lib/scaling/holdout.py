@@ -5,7 +5,7 @@ single law are those it gives when it is taken for true, y +- t s sqrt(1 + h) wi
 freedom; those of the stack are its own (stack.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -295,7 +295,10 @@ def _summary(
     if not scored:
         nothing = dict.fromkeys(("rmse", "bias", "mae", "interval_score"))
         return {"splits": 0, "coverage": dict.fromkeys(map(str, LEVELS)), **nothing, "by_rho": []}
-    mean = lambda of: float(np.mean([of(found) for found, _ in scored]))  # noqa: E731
+
+    def mean(of: Callable[[dict], float]) -> float:
+        return float(np.mean([of(found) for found, _ in scored]))
+
     covered = np.mean([found["covered"].mean(1) for found, _ in scored], axis=0)
     return {
         "splits": len(scored),

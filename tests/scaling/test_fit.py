@@ -3,40 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from law_tables import FACTORS
+from law_tables import law_grid as grid
+from law_tables import law_table as table
 
 from mae_lib.errors import FitError
 from mae_lib.scaling.effects import factor_signs
 from mae_lib.scaling.fit import fit_law
-from mae_lib.scaling.laws import LAWS
 from mae_lib.scaling.predict import distances, predict_law, predictions_frame
 from mae_lib.scaling.table import check_table
-
-FACTORS = ("images", "params_encoder", "resolution")
-
-
-def grid(noise: float, seed: int = 0, law: str = "log_product", repeats: int = 1) -> pd.DataFrame:
-    frame = pd.DataFrame(
-        [
-            (i, p, r)
-            for i in (80, 800, 8000)
-            for p in (1e5, 4.5e5)
-            for r in (16, 32)
-            for _ in range(repeats)
-        ],
-        columns=list(FACTORS),
-    )
-    z = np.log(frame.to_numpy()) - np.log(frame.to_numpy()).mean(0)
-    params = {
-        "log_product": [0.2, 0.08, 0.05, 0.3],
-        "log_additive": [0.2, 0.02, 0.01, 0.05],
-        "logit_additive": [-1.2, 0.1, 0.08, 0.4],
-    }[law]
-    y = LAWS[law].evaluate(np.array(params), z)[0]
-    return frame.assign(top1=y + noise * np.random.default_rng(seed).normal(size=len(frame)))
-
-
-def table(frame, **options):
-    return check_table(frame, response="top1", factors=FACTORS, **options)
 
 
 @pytest.mark.parametrize("name", ["log_product", "log_additive", "logit_additive"])

@@ -121,7 +121,9 @@ def test_the_other_metrics_move_the_product_laws_claim(grids):
 
 
 def chinchilla(grids, drop: int = 5) -> Table:
-    cut = lambda f: f.loss <= f.loss.nlargest(drop + 1).iloc[-1]  # noqa: E731
+    def cut(frame: pd.DataFrame) -> pd.Series:
+        return frame.loss <= frame.loss.nlargest(drop + 1).iloc[-1]
+
     return language(grids, "chinchilla_besiroglu2024.csv", "loss", cut)
 
 
@@ -177,10 +179,10 @@ GADRE = [
 
 @pytest.mark.parametrize(("train_set", "name", "sse", "expected"), GADRE)
 def test_gadres_runs_give_sse_and_parameters(grids, train_set, name, sse, expected):
-    rows = lambda f: f.train_set == train_set  # noqa: E731
-    table = language(
-        grids, "gadre2024_overtraining.csv", "loss_c4_val", rows, tokens="tokens"
-    )  # fmt: skip
+    def rows(frame: pd.DataFrame) -> pd.Series:
+        return frame.train_set == train_set
+
+    table = language(grids, "gadre2024_overtraining.csv", "loss_c4_val", rows, tokens="tokens")
     fit = fit_law(table, name, bootstrap=0)
     assert fit.sse == pytest.approx(sse, rel=1e-6)
     plain = dict(zip(fit.law.names(table.factors), fit.params, strict=True))
@@ -190,7 +192,9 @@ def test_gadres_runs_give_sse_and_parameters(grids, train_set, name, sse, expect
 
 def test_porians_tuned_runs_give_the_huber_minimum(grids):
     # Number 19.
-    rows = lambda f: f.setting == "tuned/short/const"  # noqa: E731
+    def rows(frame: pd.DataFrame) -> pd.Series:
+        return frame.setting == "tuned/short/const"
+
     table = language(grids, "porian2024_isoflop.csv", "loss", rows)
     fit = fit_law(table, "power_sum", objective="huber", bootstrap=0)
     assert fit.n == 121
