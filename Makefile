@@ -39,7 +39,12 @@ $(READY): requirements.lock pyproject.toml
 study: $(READY)
 	@$(BIN)/mae study run "$(STUDY)" $(if $(CELLS),--cells "$(CELLS)")
 
+# The lock names no triton: a CUDA build of torch brings its own. A CPU build has none, and the tests
+# run the kernels in its interpreter.
+TRITON := triton==3.9.0
 test: $(READY)
+	@$(BIN)/python -c 'import triton' 2>/dev/null \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(TRITON)
 	@$(BIN)/python -m pytest
 
 check: $(READY)
