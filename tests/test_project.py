@@ -27,7 +27,7 @@ def test_conda_takes_every_package_from_the_lock():
     declared = re.findall(
         r'^    "([a-zA-Z0-9-]+)[<>=]', (root() / "pyproject.toml").read_text(), re.M
     )
-    assert {name.lower() for name in declared} <= names
+    assert {name.lower() for name in declared} - {"triton"} <= names
     assert not [n for n in names if n.startswith(("nvidia", "cuda", "triton"))]
 
 

@@ -5,7 +5,6 @@ first to ask computes them, the others wait and read.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from mae_lib.errors import RecordError
@@ -17,7 +16,7 @@ from mae_lib.model.masking import keep_count
 from mae_lib.records.locks import locked
 from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
-from mae_lib.study.definition import Cell, digest_of
+from mae_lib.study.definition import Cell, digest_of, settings_of
 from mae_lib.study.models import model_shape
 
 # Far from the seeds of cells, so that a baseline is no cell's own starting point.
@@ -28,7 +27,7 @@ def ensure_baselines(
     cell: Cell, tasks: Mapping[str, TaskImages], folder: Path
 ) -> dict[tuple[str, str], dict]:
     """Return for each (task, protocol) the columns `pixels_top1` and `random<k>_top1`."""
-    common = {"evaluation": asdict(cell.evaluation), "data": cell.data.digest}
+    common = {"evaluation": settings_of(cell.evaluation), "data": cell.data.digest}
     side = min(cell.pixels, PIXEL_SIDE)
     pixels = _shared(
         folder, f"pixels-{side}", common | {"side": side}, lambda: _raw_pixels(cell, tasks)

@@ -4,7 +4,6 @@ images.npy `[N, S, S, 3]`, index.parquet (a row an image), tasks/ (labelled imag
 manifest.json last: where it is, the store is complete.
 """
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import os
@@ -24,7 +23,7 @@ from mae_lib.images.tars import read_source, read_task
 from mae_lib.records.atomic import replacing, sha256_of
 from mae_lib.records.locks import locked
 from mae_lib.records.sealed import read_sealed, write_sealed
-from mae_lib.study.definition import Data
+from mae_lib.study.definition import Data, settings_of
 
 MANIFEST = "manifest.json"
 # Items of the tasks start here, far beyond any pretraining item.
@@ -147,7 +146,7 @@ def _build(data: Data, folder: Path, data_root: Path | None, progress: Progress)
         folder / MANIFEST,
         {
             "digest": data.digest,
-            "recipe": dataclasses.asdict(data),
+            "recipe": settings_of(data),
             "counts": {name: int(count) for name, count in counts.items()},
             "transform": index.attrs["transform"],
             "versions": {name: importlib.metadata.version(name) for name in libraries},

@@ -14,7 +14,7 @@ from mae_lib.errors import MaeError, StudyError
 from mae_lib.records.sealed import read_sealed
 from mae_lib.records.sidecar import check_sidecar
 from mae_lib.report.execution import execute, is_current
-from mae_lib.study.definition import Cell, Study
+from mae_lib.study.definition import Cell, Study, settings_of
 from mae_lib.study.paths import RunPaths
 
 CELL_STEPS = ("pretrain", "evaluate")
@@ -133,7 +133,7 @@ def job(study: Study, paths: RunPaths, key: str) -> Job:
 def cell_parameters(cell: Cell) -> dict:
     """Return a cell and its recipe as the scalars of notebooks 02 and 03."""
     names = ("model", "images", "resolution", "patch_size", "mask_ratio", "seed")
-    recipe = {k: v for k, v in dataclasses.asdict(cell.recipe).items() if v is not None}
+    recipe = {k: v for k, v in settings_of(cell.recipe).items() if v is not None}
     return {name: getattr(cell, name) for name in names} | recipe
 
 

@@ -6,9 +6,18 @@ with torch alone can run cells.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 
 FORMAT = 1
+
+
+def added(since: int, default: object):
+    """A field that came after format 1, with the default that says what was done before it.
+
+    At its default it is left out of settings and digests, so that cells trained before it keep
+    their identity.
+    """
+    return field(default=default, metadata={"since": since})
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Data:
     @property
     def digest(self) -> str:
         """12 hex digits over everything that decides the stored bytes."""
-        return digest_of(asdict(self))
+        return digest_of(settings_of(self))
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ class Cell:
     @property
     def digest(self) -> str:
         """12 hex digits over everything that can change the result."""
-        return digest_of(asdict(self))
+        return digest_of(settings_of(self))
 
     @property
     def id(self) -> str:
@@ -164,6 +173,21 @@ class Study:
     def cell(self, cell_id: str) -> Cell:
         """Look a cell up by its id; raises KeyError."""
         return {cell.id: cell for cell in self.cells}[cell_id]
+
+
+def settings_of(value: object) -> object:
+    """Return a dataclass as plain values, the fields `added` later only where they differ from
+    their default: what a digest covers, and what cell.json and a manifest keep."""
+    if is_dataclass(value):
+        pairs = ((f, getattr(value, f.name)) for f in fields(value))
+        return {
+            f.name: settings_of(v)
+            for f, v in pairs
+            if not ("since" in f.metadata and v == f.default)
+        }
+    if isinstance(value, tuple | list):
+        return [settings_of(item) for item in value]
+    return value
 
 
 def canonical_json(value: object) -> str:

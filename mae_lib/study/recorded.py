@@ -7,7 +7,7 @@ from mae_lib.study.definition import Cell, Data, Evaluation, Recipe, Source, Tas
 
 
 def cell_from_settings(settings: Mapping, digest: str) -> Cell:
-    """Rebuild a cell from `dataclasses.asdict(cell)` read from JSON.
+    """Rebuild a cell from `settings_of(cell)` read from JSON.
 
     Raises: RecordError when fields are missing or unknown, or its digest is not `digest`: settings
     of another version of the format.

@@ -2,7 +2,6 @@
 
 import os
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -16,6 +15,7 @@ from mae_lib.model.weight_files import PROVENANCE, read_weights
 from mae_lib.records.atomic import replacing, sha256_of, write_json, write_text
 from mae_lib.records.provenance import commit, versions
 from mae_lib.records.sealed import read_sealed, write_sealed
+from mae_lib.study.definition import settings_of
 from mae_lib.study.recorded import cell_from_settings
 from mae_lib.study.suggest import nearest
 from mae_lib.training.loop import build_model
@@ -65,7 +65,7 @@ def export_cell(folder: Path, to: str, target: Path) -> Path:
     made = {
         "cell": cell.id,
         "digest": cell.digest,
-        "settings": asdict(cell),
+        "settings": settings_of(cell),
         "weights_sha256": training["weights_sha256"],
         "environment": training["environment"],
         "rows": record["rows"],

@@ -20,7 +20,7 @@ from mae_lib.records.locks import locked
 from mae_lib.records.provenance import available_cores, processor, versions
 from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
-from mae_lib.study.definition import Cell
+from mae_lib.study.definition import Cell, settings_of
 from mae_lib.study.models import model_shape
 from mae_lib.training.batches import batches
 from mae_lib.training.checkpoint import restore_checkpoint, save_checkpoint, write_tensors
@@ -152,7 +152,7 @@ def _environment(cell: Cell, folder: Path) -> dict:
 
 def _describe(cell: Cell, folder: Path, environment: dict) -> None:
     """Write cell.json: settings, and what the bits depend on beside them."""
-    about = {"id": cell.id, "digest": cell.digest, "settings": dataclasses.asdict(cell)}
+    about = {"id": cell.id, "digest": cell.digest, "settings": settings_of(cell)}
     write_sealed(folder / "cell.json", about | {"environment": environment})
 
 

@@ -1,0 +1,23 @@
+"""How a cell is run on this machine, as against what is computed."""
+
+from dataclasses import dataclass
+
+SHARDINGS = ("ddp", "fsdp2")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Splits and conveniences: they may move the last bits of a result, and nothing beyond.
+
+    Never part of a digest; cell.json records them with the environment. `micro_batch` is in images
+    (None: the whole batch at once), `workers` are processes that load images, `devices` over one
+    are started under torchrun and hold the model by `sharding`, `knn_every` is in epochs (0: never).
+    """
+
+    micro_batch: int | None = None
+    workers: int = 0
+    checkpoint_activations: bool = False
+    devices: int = 1
+    sharding: str = "ddp"
+    knn_every: int = 0
+    tensorboard: bool = False
