@@ -1,0 +1,96 @@
+"""What each kind of data puts into which row of a store, before a pixel is made."""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mae_lib.images.blocks import Making, Run
+from mae_lib.images.mixture import require_feasible
+from mae_lib.images.pack import Array
+from mae_lib.images.procedural import CLASSES
+from mae_lib.study.definition import Data, settings_of
+
+# Items of the tasks start here, far beyond any pretraining item.
+_TRAIN_ITEMS, _TEST_ITEMS = 1 << 32, 1 << 33
+LIBRARIES = ("numpy", "pandas", "pillow", "pyarrow")
+PARTS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every array of a store and how its rows are made.
+
+    `tasks` maps (task, part) to its array. `notes` goes into the manifest as it is.
+    """
+
+    making: Making
+    images: Array
+    tasks: Mapping[tuple[str, str], Array]
+    transform: str
+    versions: Mapping[str, str]
+    notes: Mapping[str, object] = field(default_factory=dict)
+
+    def digest(self, data: Data) -> str:
+        """Return a hash over all that decides the bytes: a build goes on only on the same one."""
+        found = hashlib.sha256(repr((settings_of(data), self.transform, self.versions)).encode())
+        for array in (self.images, *self.tasks.values()):
+            found.update(array.file.encode())
+            for run in array.runs:
+                found.update(f"\0{run.source}\0".encode())
+                _feed(found, run.items)
+            for name, items in (array.spare or {}).items():
+                found.update(f"\1{name}\0".encode())
+                _feed(found, items)
+        return found.hexdigest()
+
+
+def procedural_plan(data: Data, making: Making, data_root: Path | None) -> Plan:
+    """Plan images drawn by code: item numbers of each family."""
+    available = {source.name: data.total for source in data.sources}
+    counts = require_feasible(data.total, data.sources, available)
+    runs = tuple(Run(name, range(count)) for name, count in counts.items())
+    tasks = {}
+    for task in data.tasks:
+        for part, first, count in (
+            ("train", _TRAIN_ITEMS, task.train_images),
+            ("test", _TEST_ITEMS, task.test_images),
+        ):
+            run = Run("objects", range(first, first + count))
+            tasks[task.name, part] = Array(task_file(task.name, part), (run,))
+    transform = f"drawn by code, {len(CLASSES)} classes of objects"
+    return Plan(making, Array("images.npy", runs), tasks, transform, library_versions())
+
+
+def task_file(task: str, part: str) -> str:
+    """Return the array of a task's images."""
+    return f"tasks/{task}-{part}.npy"
+
+
+def labels_file(task: str, part: str) -> str:
+    """Return the array of a task's labels."""
+    return f"tasks/{task}-{part}-labels.npy"
+
+
+def name_of(source: str, item: object) -> str:
+    """Return the publisher's name of an image, or the family and number of a drawn one."""
+    return f"{source}-{item:06d}" if isinstance(item, int | np.integer) else item.name
+
+
+def library_versions(*more: str) -> dict[str, str]:
+    """Return the versions of the libraries that make a store's bytes."""
+    return {name: importlib.metadata.version(name) for name in sorted((*LIBRARIES, *more))}
+
+
+def _feed(found, items) -> None:
+    if isinstance(items, range):
+        found.update(repr(items).encode())
+        return
+    for item in items:
+        found.update(f"{item.file}\0{item.name}\0{item.offset}\0{item.size}\n".encode())
+
+
+PLANS: dict[str, Callable[[Data, Making, Path | None], Plan]] = {"procedural": procedural_plan}
