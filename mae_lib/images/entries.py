@@ -9,6 +9,7 @@ entries by (file, offset) before it is read.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from mae_lib.errors import StoreError, StudyError
 from mae_lib.images.layouts.entry import CIFAR_RECORD, IMAGE, Entry
 from mae_lib.images.layouts.reading import read_bytes
 from mae_lib.images.layouts.registry import LAYOUTS, Layout, find, require_folder
+from mae_lib.images.subsets import keyed, name_key
 from mae_lib.study.definition import Data, Source, Task, canonical_json
 from mae_lib.study.known import LAYOUTS_OF
 
@@ -28,6 +30,7 @@ __all__ = [
     "Entry",
     "class_names",
     "decode_raw",
+    "keys_of",
     "list_entries",
     "listing_sha256",
     "locate",
@@ -146,8 +149,6 @@ def listing_sha256(entries: Sequence[Entry]) -> str:
 
 def keys_of(source: str, entries: Sequence[Entry], seed: int) -> np.ndarray:
     """Return a keyed hash of each entry's source and name: int64 `[n]`, the order of choice."""
-    from mae_lib.images.subsets import keyed, name_key
-
     return keyed([name_key(source, entry.name) for entry in entries], seed)
 
 
@@ -155,7 +156,7 @@ def _of_splits(source: Source | Task, root: Path | None, split: str) -> Iterator
     layout, place = locate(source, root)
     wanted = split.split("+")
     entries = sorted(layout.read(place), key=lambda entry: entry.name)
-    for one, two in zip(entries, entries[1:], strict=False):
+    for one, two in itertools.pairwise(entries):
         if one.name == two.name:
             raise StoreError(f"{place}: {one.name}: is there twice, {one.file} and {two.file}")
     there = sorted({entry.split for entry in entries})
