@@ -1,0 +1,71 @@
+"""All layouts by name, and where each is found."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from mae_lib.errors import StudyError
+from mae_lib.images.layouts import cifar10, webdataset
+from mae_lib.images.layouts.entry import Entry
+from mae_lib.images.layouts.tree import is_archive
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A publisher's layout: how it is recognised, read, and what its labels mean.
+
+    `matches` is cheap and says whether a folder or an archive looks like it; `read` yields its
+    entries with absolute files; `classes` are the names of its labels in order, () where unknown.
+    """
+
+    name: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Path], Iterator[Entry]]
+    classes: Callable[[Path], tuple[str, ...]]
+
+
+def _layout(module: ModuleType) -> Layout:
+    return Layout(module.NAME, module.matches, module.read, module.classes)
+
+
+# The plain folder last: almost everything is one.
+LAYOUTS: dict[str, Layout] = {module.NAME: _layout(module) for module in (cifar10, webdataset)}
+
+
+def places(root: Path) -> Iterator[Path]:
+    """Yield where a source may lie under MAE_DATA: itself, its folders and archives, two deep."""
+    yield root
+    for child in _children(root):
+        yield child
+        if child.is_dir():
+            yield from _children(child)
+
+
+def find(root: Path, names: tuple[str, ...]) -> list[tuple[Layout, Path]]:
+    """Return every place under `root` that looks like one of the named layouts."""
+    found = []
+    for place in places(root):
+        for name in names:
+            # What lies inside a place that is found is part of it.
+            inside = any(name == layout.name and other in place.parents for layout, other in found)
+            if not inside and LAYOUTS[name].matches(place):
+                found.append((LAYOUTS[name], place))
+    return found
+
+
+def require_folder(root: Path | None) -> Path:
+    """Return MAE_DATA's folder; raises StudyError where it is not set or not there."""
+    if root is None:
+        raise StudyError("MAE_DATA: not set; set it to the folder that holds the image sets")
+    if not root.is_dir():
+        raise StudyError(f"MAE_DATA: {root}: no such folder")
+    return root
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [p for p in found if not p.name.startswith(".") and (p.is_dir() or is_archive(p))]
