@@ -10,8 +10,9 @@ import pandas as pd
 from mae_lib.errors import RecordError
 from mae_lib.images.blocks import JOURNAL, Making, block_rows, sized
 from mae_lib.images.index import seals, write_index, write_origins
+from mae_lib.images.kinds import PLANS
 from mae_lib.images.pack import Filled, Judge, Progress, fill, finish
-from mae_lib.images.plans import PLANS, Plan, labels_file
+from mae_lib.images.plans import Plan, labels_file
 from mae_lib.images.verify import header_hash
 from mae_lib.records.atomic import replacing, sha256_of, write_csv
 from mae_lib.records.sealed import read_sealed, write_sealed
@@ -30,8 +31,8 @@ def build(
 
     Raises: StudyError for images that are missing or too few; StoreError for damaged ones.
     """
-    making = Making(folder, data.size, data.seed, limit=data.set_aside_limit)
-    plan = PLANS[data.kind](data, making, data_root)
+    making = Making(folder, data.size, data.seed, smaller=data.smaller, limit=data.set_aside_limit)
+    plan = PLANS[data.kind](data, making, data_root, workers)
     _begin(plan, data, folder)
     total = len(plan.images) + sum(map(len, plan.tasks.values()))
     before = 0

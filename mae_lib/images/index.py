@@ -82,13 +82,12 @@ def write_frames(
 
 def _write_group(writer, path: Path, frames: list[pd.DataFrame], attributes) -> pq.ParquetWriter:
     whole = pd.concat(frames, ignore_index=True)
+    whole.attrs = attributes or {}  # kept in the file's metadata, as DataFrame.to_parquet does
     table = pa.Table.from_pandas(whole, preserve_index=False)
     if writer is None:
-        notes = dict(table.schema.metadata)
-        if attributes:
-            # as pandas keeps DataFrame.attrs
-            notes[b"PANDAS_ATTRS"] = json.dumps(attributes).encode()
-        writer = pq.ParquetWriter(path, table.schema.with_metadata(notes))
+        notes = table.schema.metadata | {b"PANDAS_ATTRS": json.dumps(whole.attrs).encode()}
+        schema = table.schema.with_metadata(notes) if whole.attrs else table.schema
+        writer = pq.ParquetWriter(path, schema)
     writer.write_table(table.cast(writer.schema), row_group_size=GROUP_ROWS)
     return writer
 

@@ -148,10 +148,19 @@ def create(making: Making, array: Array) -> None:
 
 
 def finish(making: Making, array: Array) -> None:
-    """Give an array and its smaller copies their final names."""
+    """Give an array and its smaller copies their final names, once they are on the disk.
+
+    Raises: MaeError in one line when the disk is full.
+    """
     for file in [array.file, *(sized(array.file, side) for side in making.smaller)]:
-        tick()
-        os.replace(part_path(making.folder, file), making.folder / file)
+        path = part_path(making.folder, file)
+        try:
+            tick()
+            with open(path, "r+b") as opened:
+                os.fsync(opened.fileno())
+            os.replace(path, making.folder / file)
+        except OSError as error:
+            raise not_written(path, error) from error
 
 
 def clear(folder: Path) -> None:

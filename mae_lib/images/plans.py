@@ -1,21 +1,16 @@
-"""What each kind of data puts into which row of a store, before a pixel is made."""
+"""A plan: what goes into which row of a store, before a pixel is made."""
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from mae_lib.images.blocks import Making, Run
-from mae_lib.images.mixture import require_feasible
+from mae_lib.images.blocks import Making
 from mae_lib.images.pack import Array
-from mae_lib.images.procedural import CLASSES
 from mae_lib.study.definition import Data, settings_of
 
-# Items of the tasks start here, far beyond any pretraining item.
-_TRAIN_ITEMS, _TEST_ITEMS = 1 << 32, 1 << 33
 LIBRARIES = ("numpy", "pandas", "pillow", "pyarrow")
 PARTS = ("train", "test")
 
@@ -48,23 +43,6 @@ class Plan:
         return found.hexdigest()
 
 
-def procedural_plan(data: Data, making: Making, data_root: Path | None) -> Plan:
-    """Plan images drawn by code: item numbers of each family."""
-    available = {source.name: data.total for source in data.sources}
-    counts = require_feasible(data.total, data.sources, available)
-    runs = tuple(Run(name, range(count)) for name, count in counts.items())
-    tasks = {}
-    for task in data.tasks:
-        for part, first, count in (
-            ("train", _TRAIN_ITEMS, task.train_images),
-            ("test", _TEST_ITEMS, task.test_images),
-        ):
-            run = Run("objects", range(first, first + count))
-            tasks[task.name, part] = Array(task_file(task.name, part), (run,))
-    transform = f"drawn by code, {len(CLASSES)} classes of objects"
-    return Plan(making, Array("images.npy", runs), tasks, transform, library_versions())
-
-
 def task_file(task: str, part: str) -> str:
     """Return the array of a task's images."""
     return f"tasks/{task}-{part}.npy"
@@ -91,6 +69,3 @@ def _feed(found, items) -> None:
         return
     for item in items:
         found.update(f"{item.file}\0{item.name}\0{item.offset}\0{item.size}\n".encode())
-
-
-PLANS: dict[str, Callable[[Data, Making, Path | None], Plan]] = {"procedural": procedural_plan}

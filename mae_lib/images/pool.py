@@ -74,4 +74,4 @@ def _begin(parent: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
     # The pool is the parallelism: a library that starts threads of its own would fight it.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["OMP_NUM_THREADS"] = "1"
