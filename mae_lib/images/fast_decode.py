@@ -17,10 +17,7 @@ from mae_lib.images.decode import open_rgb
 TRANSFORM_FAST = (
     "exif-transpose, centre square, simplejpeg, torch uint8 bicubic antialiased (channels last)"
 )
-_ORIENTED = b"Exif\0\0"
-_SOI = b"\xff\xd8\xff"
-# EXIF precedes the picture; a thumbnail may follow within the same segment.
-_HEAD_BYTES = 65536 + 64
+_SOI, _EXIF, _APP1, _SOS = b"\xff\xd8", b"Exif\0\0", 0xE1, 0xDA
 _SCRATCH_BYTES = 16 * 2**20
 
 
@@ -50,26 +47,28 @@ def resize_fast(image: np.ndarray, size: int) -> np.ndarray:
     import torch  # heavy, and only needed on this road
 
     # Whole channels-last planes are what torch resizes without a copy of its own.
-    planes = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
+    whole = _crops.of(image.size)[: image.size].reshape(image.shape)
+    np.copyto(whole, image)
+    planes = torch.from_numpy(whole)[None].permute(0, 3, 1, 2)
     planes = torch.nn.functional.interpolate(planes, (size, size), mode="bicubic", antialias=True)
     return planes[0].permute(1, 2, 0).numpy()
 
 
 class _Scratch(threading.local):
-    """Memory of a thread that decoded pixels pass through: fresh pages would cost a fifth more."""
+    """Memory of a thread that pixels pass through: fresh pages for each image cost a fifth more."""
 
     def __init__(self) -> None:
-        self.buffer = bytearray()
+        self.buffer = np.empty(0, np.uint8)
 
-    def of(self, size: int) -> bytearray | None:
+    def of(self, size: int) -> np.ndarray:
         if size > _SCRATCH_BYTES:
-            return None
+            return np.empty(size, np.uint8)
         if len(self.buffer) < size:
-            self.buffer = bytearray(size)
+            self.buffer = np.empty(size, np.uint8)
         return self.buffer
 
 
-_scratch = _Scratch()
+_decoded, _crops = _Scratch(), _Scratch()
 
 
 def _jpeg(encoded: bytes) -> np.ndarray | None:
@@ -79,13 +78,23 @@ def _jpeg(encoded: bytes) -> np.ndarray | None:
     """
     import simplejpeg
 
-    if not encoded.startswith(_SOI) or _ORIENTED in encoded[:_HEAD_BYTES]:
+    if not encoded.startswith(_SOI) or _has_exif(encoded):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
         if colours not in ("Gray", "YCbCr") or height * width > Image.MAX_IMAGE_PIXELS:
             return None
-        buffer = _scratch.of(3 * height * width)
+        buffer = _decoded.of(3 * height * width)
         return simplejpeg.decode_jpeg(encoded, "RGB", strict=True, buffer=buffer)
     except ValueError:
         return None
+
+
+def _has_exif(encoded: bytes) -> bool:
+    """Walk the segments before the picture: an EXIF block may turn it."""
+    place = 2
+    while place + 10 <= len(encoded) and encoded[place] == 0xFF and encoded[place + 1] != _SOS:
+        if encoded[place + 1] == _APP1 and encoded[place + 4 : place + 10] == _EXIF:
+            return True
+        place += 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+    return False
