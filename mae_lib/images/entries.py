@@ -155,22 +155,25 @@ def keys_of(source: str, entries: Sequence[Entry], seed: int) -> np.ndarray:
 def _of_splits(source: Source | Task, root: Path | None, split: str) -> Iterator[Entry]:
     layout, place = locate(source, root)
     wanted = split.split("+")
-    entries = sorted(layout.read(place), key=lambda entry: entry.name)
+    entries = sorted(_placed(layout.read(place), root), key=lambda entry: entry.name)
     for one, two in itertools.pairwise(entries):
         if one.name == two.name:
-            raise StoreError(f"{place}: {one.name}: is there twice, {one.file} and {two.file}")
+            raise StoreError(f"{place}: {one.name}: is there twice, in {one.file} and {two.file}")
     there = sorted({entry.split for entry in entries})
     if missing := [name for name in wanted if name not in there]:
         raise StudyError(
             f"{source.name}: split: {place} has no {missing[0]!r}, only {', '.join(there) or 'none'}"
         )
+    return (entry for entry in entries if entry.split in wanted)
+
+
+def _placed(entries: Iterator[Entry], root: Path | None) -> Iterator[Entry]:
+    """Name files relative to the data root; a million entries of one tar share one name."""
+    above = "" if root is None else str(root.absolute()) + "/"
+    last, short = "", ""
     for entry in entries:
-        if entry.split in wanted:
-            yield replace(entry, file=_relative(entry.file, root))
-
-
-def _relative(file: str, root: Path | None) -> str:
-    path = Path(file)
-    if root is not None and path.is_relative_to(root):
-        return path.relative_to(root).as_posix()
-    return path.absolute().as_posix()
+        if entry.file != last:
+            last = entry.file
+            short = str(Path(last).absolute())
+            short = short.removeprefix(above) if above else short
+        yield replace(entry, file=short)

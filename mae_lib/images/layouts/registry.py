@@ -6,7 +6,17 @@ from pathlib import Path
 from types import ModuleType
 
 from mae_lib.errors import StudyError
-from mae_lib.images.layouts import cifar10, webdataset
+from mae_lib.images.layouts import (
+    ade20k,
+    celeba,
+    cifar10,
+    imagenet,
+    imagenet_tar,
+    imagenette,
+    labelled,
+    tiny_imagenet,
+    webdataset,
+)
 from mae_lib.images.layouts.entry import Entry
 from mae_lib.images.layouts.tree import is_archive
 
@@ -30,7 +40,21 @@ def _layout(module: ModuleType) -> Layout:
 
 
 # The plain folder last: almost everything is one.
-LAYOUTS: dict[str, Layout] = {module.NAME: _layout(module) for module in (cifar10, webdataset)}
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        _layout(imagenet),
+        _layout(imagenet_tar),
+        _layout(tiny_imagenet),
+        _layout(imagenette),
+        _layout(celeba),
+        _layout(cifar10),
+        Layout(ade20k.NAME_2016, ade20k.matches_2016, ade20k.read_2016, ade20k.classes_2016),
+        Layout(ade20k.NAME_2021, ade20k.matches_2021, ade20k.read_2021, ade20k.classes_2021),
+        _layout(webdataset),
+        _layout(labelled),
+    )
+}
 
 
 def places(root: Path) -> Iterator[Path]:
