@@ -149,9 +149,12 @@ def test_what_is_not_the_file_is_refused_in_one_line_and_leaves_none(tmp_path, a
 )
 def test_a_range_that_was_not_asked_for_is_refused(tmp_path, span, says):
     (tmp_path / "set.tar.gz.part").write_bytes(CONTENT[:400])
-    with serving(lambda h: h.send(206, CONTENT[:10], Content_Range=span)) as (_, wanted):
-        with pytest.raises(StoreError, match=says):
-            fetch(wanted, tmp_path, pause_s=0)
+
+    def answer(handler):
+        handler.send(206, CONTENT[:10], Content_Range=span)
+
+    with serving(answer) as (_, wanted), pytest.raises(StoreError, match=says):
+        fetch(wanted, tmp_path, pause_s=0)
     assert (tmp_path / "set.tar.gz.part").read_bytes() == CONTENT[:400]
 
 
