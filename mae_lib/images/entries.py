@@ -17,12 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from mae_lib.errors import StoreError, StudyError
+from mae_lib.images.choice import choose
 from mae_lib.images.layouts.entry import CIFAR_RECORD, IMAGE, Entry
 from mae_lib.images.layouts.reading import read_bytes
 from mae_lib.images.layouts.registry import LAYOUTS, Layout, find, require_folder
-from mae_lib.images.subsets import keyed, name_key
 from mae_lib.study.definition import Data, Source, Task, canonical_json
 from mae_lib.study.known import LAYOUTS_OF
+
+# Publishers' words for the same thing, so that the default "train" finds "training".
+_SAME_SPLIT = {"training": "train", "valid": "val", "validation": "val"}
 
 __all__ = [
     "CIFAR_RECORD",
@@ -30,7 +33,6 @@ __all__ = [
     "Entry",
     "class_names",
     "decode_raw",
-    "keys_of",
     "list_entries",
     "listing_sha256",
     "locate",
@@ -72,8 +74,7 @@ def task_entries(data: Data, task: Task, root: Path | None) -> tuple[list[Entry]
                 f"{unlabelled[0]} first"
             )
         if most is not None and most < len(entries):
-            keys = keys_of(task.name, entries, data.seed)
-            chosen = np.sort(np.argsort(keys, kind="stable")[:most])
+            chosen, _ = choose(task.name, entries, most, data.seed)
             entries = [entries[index] for index in chosen]
         parts.append(entries)
     return parts[0], parts[1]
@@ -147,30 +148,29 @@ def listing_sha256(entries: Sequence[Entry]) -> str:
     return whole.hexdigest()
 
 
-def keys_of(source: str, entries: Sequence[Entry], seed: int) -> np.ndarray:
-    """Return a keyed hash of each entry's source and name: int64 `[n]`, the order of choice."""
-    return keyed([name_key(source, entry.name) for entry in entries], seed)
-
-
 def _of_splits(source: Source | Task, root: Path | None, split: str) -> Iterator[Entry]:
     layout, place = locate(source, root)
-    wanted = split.split("+")
-    entries = sorted(layout.read(place), key=lambda entry: entry.name)
+    wanted = {_SAME_SPLIT.get(name, name): name for name in split.split("+")}
+    entries = sorted(_placed(layout.read(place), root), key=lambda entry: entry.name)
     for one, two in itertools.pairwise(entries):
         if one.name == two.name:
-            raise StoreError(f"{place}: {one.name}: is there twice, {one.file} and {two.file}")
+            raise StoreError(f"{place}: {one.name}: is there twice, in {one.file} and {two.file}")
     there = sorted({entry.split for entry in entries})
-    if missing := [name for name in wanted if name not in there]:
+    known = {_SAME_SPLIT.get(name, name) for name in there}
+    if missing := [given for name, given in wanted.items() if name not in known]:
         raise StudyError(
             f"{source.name}: split: {place} has no {missing[0]!r}, only {', '.join(there) or 'none'}"
         )
+    return (entry for entry in entries if _SAME_SPLIT.get(entry.split, entry.split) in wanted)
+
+
+def _placed(entries: Iterator[Entry], root: Path | None) -> Iterator[Entry]:
+    """Name files relative to the data root; a million entries of one tar share one name."""
+    above = "" if root is None else str(root.absolute()) + "/"
+    last, short = "", ""
     for entry in entries:
-        if entry.split in wanted:
-            yield replace(entry, file=_relative(entry.file, root))
-
-
-def _relative(file: str, root: Path | None) -> str:
-    path = Path(file)
-    if root is not None and path.is_relative_to(root):
-        return path.relative_to(root).as_posix()
-    return path.absolute().as_posix()
+        if entry.file != last:
+            last = entry.file
+            short = str(Path(last).absolute())
+            short = short.removeprefix(above) if above else short
+        yield replace(entry, file=short)

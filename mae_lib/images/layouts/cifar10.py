@@ -26,7 +26,7 @@ def matches(place: Path) -> bool:
     """Say whether this is CIFAR-10: binary, or the pickled kind that `read` refuses by name."""
     if place.name in (*BINARY, *PICKLED):
         return True
-    return (place / "data_batch_1.bin").is_file()
+    return any((place / name).is_file() for name in ("data_batch_1.bin", "data_batch_1"))
 
 
 def read(place: Path) -> Iterator[Entry]:

@@ -6,7 +6,17 @@ from pathlib import Path
 from types import ModuleType
 
 from mae_lib.errors import StudyError
-from mae_lib.images.layouts import cifar10, webdataset
+from mae_lib.images.layouts import (
+    ade20k,
+    celeba,
+    cifar10,
+    imagenet,
+    imagenet_tar,
+    imagenette,
+    labelled,
+    tiny_imagenet,
+    webdataset,
+)
 from mae_lib.images.layouts.entry import Entry
 from mae_lib.images.layouts.tree import is_archive
 
@@ -30,7 +40,21 @@ def _layout(module: ModuleType) -> Layout:
 
 
 # The plain folder last: almost everything is one.
-LAYOUTS: dict[str, Layout] = {module.NAME: _layout(module) for module in (cifar10, webdataset)}
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        _layout(imagenet),
+        _layout(imagenet_tar),
+        _layout(tiny_imagenet),
+        _layout(imagenette),
+        _layout(celeba),
+        _layout(cifar10),
+        Layout(ade20k.NAME_2016, ade20k.matches_2016, ade20k.read_2016, ade20k.classes_2016),
+        Layout(ade20k.NAME_2021, ade20k.matches_2021, ade20k.read_2021, ade20k.classes_2021),
+        _layout(webdataset),
+        _layout(labelled),
+    )
+}
 
 
 def places(root: Path) -> Iterator[Path]:
@@ -42,16 +66,24 @@ def places(root: Path) -> Iterator[Path]:
             yield from _children(child)
 
 
-def find(root: Path, names: tuple[str, ...]) -> list[tuple[Layout, Path]]:
-    """Return every place under `root` that looks like one of the named layouts."""
-    found = []
+def find(root: Path, names: tuple[str, ...] = ()) -> list[tuple[Layout, Path]]:
+    """Return every place under `root` that looks like one of the named layouts, or of all.
+
+    A place counts once, as the first layout that it looks like; what lies in it is part of it.
+    """
+    found: list[tuple[Layout, Path]] = []
     for place in places(root):
-        for name in names:
-            # What lies inside a place that is found is part of it.
-            inside = any(name == layout.name and other in place.parents for layout, other in found)
-            if not inside and LAYOUTS[name].matches(place):
-                found.append((LAYOUTS[name], place))
-    return found
+        if any(other in place.parents for _, other in found if other != root):
+            continue
+        layout = next((one for one in LAYOUTS.values() if one.matches(place)), None)
+        if layout is None:
+            continue
+        # Any archive may be a labelled folder, and so may MAE_DATA itself, or the parts of a set
+        # that lies in it without a folder of its own: those are named by `path`.
+        sure = place.is_dir() and place != root and not any(other == root for _, other in found)
+        if layout.name != labelled.NAME or sure:
+            found.append((layout, place))
+    return [(layout, place) for layout, place in found if not names or layout.name in names]
 
 
 def require_folder(root: Path | None) -> Path:
