@@ -28,9 +28,7 @@ def column_sums(
     kinds, programs, dim = partials.shape
     sums = tuple(torch.empty(dim, dtype=dtype, device=partials.device) for _ in range(kinds))
     grid = (triton.cdiv(dim, _COLUMNS), kinds)
-    _sum_kernel[grid](
-        sums[0], sums[-1], partials, programs, dim, ROWS=_ROWS, COLUMNS=_COLUMNS
-    )
+    _sum_kernel[grid](sums[0], sums[-1], partials, programs, dim, ROWS=_ROWS, COLUMNS=_COLUMNS)
     return sums
 
 

@@ -30,9 +30,7 @@ def add_norm_triton(
 
 
 @torch.library.custom_op("mae_lib::norm", mutates_args=())
-def _norm(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     _, normed, mean, rstd = _forward(x, None, weight, bias, eps)
     return normed, mean, rstd
 
