@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mae_lib.images.store import Store, open_store
-from mae_lib.kernels.crop import crop_resize, draw_boxes, normalise
+from mae_lib.kernels.crop import draw_boxes, normalise
+from mae_lib.kernels.crop_integer import crop_way
 from mae_lib.kernels.philox import Purpose, random_order
 from mae_lib.model.masking import patch_order
 from mae_lib.study.definition import Cell
@@ -122,9 +123,10 @@ def batches(
     `workers` processes read and draw ahead; what they hand over is cropped here, on the device, so
     that their number changes no bit.
     """
+    crop = crop_way(cell.recipe.crop)
     for drawn in in_order(DrawnSteps(cell, store, rows), start, stop, workers=workers):
         boxes, flips = _sent(drawn.boxes, device), _sent(drawn.flips, device)
-        pixels = crop_resize(_sent(drawn.images, device), boxes, flips, cell.pixels)
+        pixels = crop(_sent(drawn.images, device), boxes, flips, cell.pixels)
         yield Batch(normalise(pixels).to(dtype), _sent(drawn.order, device))
 
 
