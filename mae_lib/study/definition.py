@@ -71,6 +71,9 @@ class Task:
 class Data:
     """Where images come from. `size` is the stored side in pixels, `seed` keys what is drawn.
 
+    `smaller` are further stored sides, made from `size` by one antialiased filter. `decoder` is
+    the road from JPEG to pixels. `twins` says whether images that evaluation shows too are kept in
+    pretraining, `set_aside_limit` which share may be left out because it cannot be decoded.
     `shortfall` says what happens when a source has too few images: "error", "rescale" (the largest
     total in these proportions) or "repeat" (its images several times, counted in the manifest).
     """
@@ -81,6 +84,10 @@ class Data:
     seed: int
     sources: tuple[Source, ...]
     tasks: tuple[Task, ...]
+    smaller: tuple[int, ...] = added(since=2, default=())
+    decoder: str = added(since=2, default="pillow")
+    twins: str = added(since=2, default="keep")
+    set_aside_limit: float = added(since=2, default=0.0)
     shortfall: str = added(since=2, default="error")
 
     @property
