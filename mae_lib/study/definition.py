@@ -8,6 +8,8 @@ import hashlib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
 
+from mae_lib.study.execution import Execution
+
 FORMAT = 1
 
 
@@ -99,7 +101,8 @@ class Recipe:
     """How a cell is trained. Sizes in images, `base_lr` per 256 images, `clip_grad` 0 = off.
 
     `max_flops` bounds the training of one cell: a cell that would cost more is trained for fewer
-    steps, and its record says so (`mae_lib.training.recipe.planned_steps`).
+    steps, and its record says so (`mae_lib.training.recipe.planned_steps`). `crop` is the arithmetic
+    of the resize: `float`, or `integer` as Pillow's, with equal bits on every device.
     """
 
     steps: int = 400
@@ -117,6 +120,7 @@ class Recipe:
     decoder_dim: int | None = None
     decoder_depth: int | None = None
     decoder_heads: int | None = None
+    crop: str = added(since=2, default="float")
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """A grid of cells with the question it answers."""
+    """A grid of cells with the question it answers. `execution` is in no digest."""
 
     name: str
     question: str
@@ -199,6 +203,7 @@ class Study:
     cells: tuple[Cell, ...]
     law: LawChoice
     targets: tuple[Target, ...] = field(default=())
+    execution: Execution = field(default_factory=Execution)
 
     def cell(self, cell_id: str) -> Cell:
         """Look a cell up by its id; raises KeyError."""
