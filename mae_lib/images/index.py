@@ -8,9 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mae_lib.images.blocks import Block, block_hash
+from mae_lib.images.blocks import Block, block_hash, name_of
 from mae_lib.images.pack import Filled
-from mae_lib.images.plans import name_of
 from mae_lib.records.atomic import replacing
 
 # pyarrow's own group, so that a store of fewer images has the bytes of DataFrame.to_parquet.
