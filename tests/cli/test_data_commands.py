@@ -144,7 +144,9 @@ def test_feasibility_without_images_still_reports_the_papers_problem(mae, sets):
     (sets / "cifar-10-binary.tar.gz").unlink()
     code, out, _ = mae("feasibility", data=sets)
     assert code == 0
-    assert "no cifar10 for cifar10; `mae data fetch cifar10` says how to get it" in out
+    assert (
+        "no cifar10 for cifar10; give its layout and path, or see `mae data fetch cifar10`" in out
+    )
     _, out, _ = mae("feasibility", "pocket")
     assert "drawn by code" in out
 

@@ -106,7 +106,6 @@ TARS = {
     "device": (lambda: tar_with("d.jpg", tarfile.CHRTYPE, b""), "no plain file"),
     "pipe": (lambda: tar_with("p.jpg", tarfile.FIFOTYPE, b""), "no plain file"),
     "twice": (lambda: tar_with(GOOD_NAME), "is there twice"),
-    "twice but for case": (lambda: tar_with("CAT/1.JPG"), "is there twice"),
     "sparse": (
         lambda: tar_with("s.jpg", pax={"GNU.sparse.size": str(2**50), "GNU.sparse.map": "0,1"}),
         "is no plain file",
