@@ -10,6 +10,7 @@ import pandas as pd
 
 from mae_lib.errors import RecordError
 from mae_lib.images.blocks import JOURNAL, Making, block_rows, sized
+from mae_lib.images.decode import SMALLER
 from mae_lib.images.index import seals, write_index, write_origins
 from mae_lib.images.kinds import PLANS
 from mae_lib.images.pack import Array, Filled, Progress, SetAside, SparesUsedUp, fill, finish
@@ -140,7 +141,8 @@ def _complete(data: Data, plan: Plan, images: Filled, tasks: dict) -> None:
             "files": {name: sha256_of(folder / name) for name in sorted(names)},
             **plan.notes,
         }
-        | _counted(aside),
+        | _counted(aside)
+        | ({"smaller": SMALLER} if data.smaller else {}),
     )
 
 

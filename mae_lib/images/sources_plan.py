@@ -42,7 +42,8 @@ def sources_plan(
     for name, count in mixture.counts.items():
         entries = listed[name]
         indices, repeats = choose(name, entries, count, data.seed)
-        chosen = [_named(entries[i], k) for i, k in zip(indices, repeats, strict=True)]
+        pairs = zip(indices.tolist(), repeats.tolist(), strict=True)
+        chosen = [_named(entries[i], k) for i, k in pairs]
         runs.append(Run(name, chosen))
         spare[name] = [entries[i] for i in keyed_order(name, entries, data.seed)[count:]]
     tasks = {}
