@@ -58,6 +58,8 @@ class WholeStep:
         self._mean = 255 * torch.tensor(MEAN, device=where)
         self._sd = 255 * torch.tensor(SD, device=where)
         self._graph: torch.cuda.CUDAGraph | None = None
+        # One stream for warm-up and capture: another each time would keep its own memory.
+        self._side = torch.cuda.Stream() if where.type == "cuda" else None
         self._uncaptured = 0
         self.reason = "" if where.type == "cuda" else "no CUDA device"
         self._capture = capture and not self.reason
@@ -126,11 +128,10 @@ class WholeStep:
         self.optimizer._warned_capturable_if_run_uncaptured = True
 
     def _on_a_side_stream(self, work: Callable[[], None]) -> None:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
             work()
-        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.current_stream().wait_stream(self._side)
 
     def _try_to_capture(self) -> None:
         """Capture the body and replay it once; where that fails, say why and go on uncaptured."""
@@ -146,9 +147,10 @@ class WholeStep:
         self._graph.replay()
 
     def _recorded(self) -> torch.cuda.CUDAGraph:
+        self.optimizer.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local"):
             self._body()
         return graph
 
