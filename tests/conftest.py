@@ -14,6 +14,10 @@ import pytest
 _RUNS = tempfile.mkdtemp(prefix="mae-test-runs-")
 os.environ["MAE_RUNS"] = _RUNS
 atexit.register(shutil.rmtree, _RUNS, ignore_errors=True)
+# The processor is calibrated once for all tests, and not in the user's own cache.
+_CACHE = tempfile.mkdtemp(prefix="mae-test-cache-")
+os.environ.setdefault("MAE_CACHE", _CACHE)
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 
 @pytest.fixture

@@ -29,6 +29,12 @@ from mae_lib.training.recipe import build_optimizer
 MASK_RATIO = 0.8
 WARMUP_ROUNDS = 2
 DTYPES = ("fp32", "bf16")
+# Model, patch, pixels and batch of the published table.
+SETTINGS = (
+    ("vit_small", 8, 64, 64),
+    ("vit_tiny", 4, 32, 128),
+    ("vit_base", 16, 224, 8),
+)
 
 
 @dataclass(frozen=True)
