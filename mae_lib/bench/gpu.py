@@ -126,17 +126,13 @@ def _one_worker(
                     current, began = None, now
         finally:
             _end(worker)
+        tail = " ".join(errors.read_text(errors="replace").strip().splitlines()[-1:])[-300:]
+        why = f"the worker ended with exit status {worker.returncode}: {tail}"
         if current is not None:
-            tail = errors.read_text(errors="replace").strip().splitlines()[-1:]
-            record.failed(
-                left.pop(current),
-                f"the worker ended with exit status {worker.returncode}: {' '.join(tail)[-300:]}",
-            )
-        elif left and worker.returncode:
-            # It ended between tasks: asked for a fresh process, or could not even start.
-            if len(left) == len(waiting):
-                tail = errors.read_text(errors="replace").strip().splitlines()[-1:]
-                raise KernelError(f"bench gpu: the worker cannot start: {' '.join(tail)[-300:]}")
+            record.failed(left.pop(current), why)
+        elif len(left) == len(waiting):
+            # Without a task begun, another worker would end in the same way.
+            raise KernelError(f"bench gpu: {why}")
         return list(left.values())
 
 

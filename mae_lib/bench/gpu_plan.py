@@ -115,9 +115,7 @@ def _throughput(dry: bool, images: str | None) -> list[Task]:
 
 
 def _peers(dry: bool, images: str | None) -> list[Task]:
-    return [
-        Task("peers", s.name, 75, _arguments(s, dry, images=images)) for s in _of(PEERS, dry)
-    ]
+    return [Task("peers", s.name, 75, _arguments(s, dry, images=images)) for s in _of(PEERS, dry)]
 
 
 def _kernels(dry: bool, images: str | None) -> list[Task]:
@@ -126,8 +124,7 @@ def _kernels(dry: bool, images: str | None) -> list[Task]:
 
 def _ablation(dry: bool, images: str | None) -> list[Task]:
     return [
-        Task("ablation", s.name, 60, _arguments(s, dry, kernels=KERNELS))
-        for s in _of(ABLATED, dry)
+        Task("ablation", s.name, 60, _arguments(s, dry, kernels=KERNELS)) for s in _of(ABLATED, dry)
     ]
 
 
@@ -143,7 +140,7 @@ def _compiled(dry: bool, images: str | None) -> list[Task]:
 
 
 def _fields(dry: bool, images: str | None) -> list[Task]:
-    settings = ((DRY,) if dry else (S8, L16))
+    settings = (DRY,) if dry else (S8, L16)
     return [Task("fields", s.name, 90, _arguments(s, dry)) for s in settings]
 
 

@@ -22,6 +22,7 @@ from mae_lib.training.batches import batches
 from mae_lib.training.checkpoint import restore_checkpoint, save_checkpoint
 from mae_lib.training.environment import device, environment_of, write_description
 from mae_lib.training.finished import Trained, completed, finish
+from mae_lib.training.graph import whole_step
 from mae_lib.training.metrics import MetricsFile
 from mae_lib.training.recipe import build_optimizer, learning_rate, planned_steps
 from mae_lib.training.signals import Stop, stopping
@@ -127,6 +128,8 @@ class _Trainer:
             clip_grad=recipe.clip_grad,
             micro_batch=run.execution.micro_batch,
         )
+        # On CUDA the whole step runs on the device, from the crop on; None elsewhere.
+        self.whole = whole_step(run.cell, run.store, self.step)
         self.start, self.lr, self.norm = self.progress.step, 0.0, None
         header = {
             "cell": run.cell.id,
@@ -140,17 +143,22 @@ class _Trainer:
         self.last_log = self.last_save = time.monotonic()
 
     def batches(self):
-        """Return the batches that are still to come."""
+        """Return the batches that are still to come, or on CUDA what they are drawn from."""
         run = self.run
+        if self.whole is not None:
+            return self.whole.tables(self.start, self.steps)
         place = {"device": self.device, "dtype": run.dtype}
         return batches(run.cell, run.store, start=self.start, stop=self.steps, **place)
 
     def update(self, batch) -> None:
         """Take one step at its learning rate."""
         self.lr = learning_rate(self.run.cell.recipe, self.progress.step, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
-        loss, self.norm = self.step(batch)
+        if self.whole is not None:
+            loss, self.norm = self.whole(batch, self.lr)
+        else:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr
+            loss, self.norm = self.step(batch)
         self.total += loss
         self.progress.step += 1
 

@@ -1,20 +1,19 @@
 """Images that stay on the device, and the little that a step needs from the host.
 
 Boxes are drawn on the host in float64 (exp, log and square roots differ between devices) and sent
-as whole numbers, one small table a step; masks are drawn on the device by counter, equal bit for
-bit to the host's. So no image crosses the bus after the first step.
+as whole numbers, one small table a step; masks are drawn on the device (kernels/mask_order.py). So
+no image crosses the bus after the first step.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from mae_lib.images.store import Store
 from mae_lib.kernels.crop import draw_boxes
-from mae_lib.kernels.philox import Purpose, philox4x32
 from mae_lib.study.definition import Cell
 from mae_lib.training.batches import Sampler
 
@@ -24,7 +23,6 @@ SHARE_FOR_IMAGES = 0.5
 ITEM, EPOCH, BOX, FLIP = 0, 1, slice(2, 6), 6
 _COLUMNS = 7
 _RING = 3
-_WORD = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -107,19 +105,3 @@ def resident_images(
         part = np.ascontiguousarray(store.images[first : first + rows])
         images[first : first + rows].copy_(torch.from_numpy(part.copy()))
     return images, ""
-
-
-def device_order(
-    seed: int, items: Int[Tensor, " B"], epochs: Int[Tensor, " B"], tokens: int
-) -> Int[Tensor, "B L"]:
-    """Return what `model.masking.patch_order` returns, drawn where `items` lie."""
-    block = torch.arange(-(-tokens // 4), device=items.device)
-    counters = torch.broadcast_tensors(
-        block, (items & _WORD)[:, None], epochs[:, None], (items >> 32)[:, None]
-    )
-    words = philox4x32(*counters, seed & _WORD, int(Purpose.MASK))
-    keys = torch.stack(words, -1).flatten(1)[:, :tokens]
-    bits = max(1, (tokens - 1).bit_length())
-    position = torch.arange(tokens, device=items.device)
-    # Keys differ by their position, so the order does not depend on the sort's stability.
-    return torch.argsort((keys << bits) | position, dim=-1)
