@@ -8,6 +8,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Read once, when triton is first imported: kernels then run in its interpreter.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # Whatever a test or a validated notebook runs goes to a fresh folder, so that notebooks really
 # rebuild their cell and nobody's runs/ is touched.

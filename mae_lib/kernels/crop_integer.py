@@ -11,11 +11,14 @@ GPU may fuse a product and a sum into one rounding, which would move the last of
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int, Int32, UInt8
+from jaxtyping import Bool, Float, Float64, Int, Int32, UInt8
 from torch import Tensor
+
+from mae_lib.kernels.crop import crop_resize
 
 BITS = 22
 _HALF = 1 << (BITS - 1)
@@ -40,6 +43,20 @@ def crop_integer(
     columns = _apply(across, columns).view(batch, out, height, 3)
     rows = columns.transpose(1, 2).reshape(batch, height, out * 3)
     return _apply(down, rows).view(batch, out, out, 3).to(torch.uint8)
+
+
+def crop_way(arithmetic: str) -> Callable:
+    """Return how images are cropped to grey levels in fp32: in `float` or in `integer` arithmetic."""
+    return {"float": crop_resize, "integer": _crop_to_floats}[arithmetic]
+
+
+def _crop_to_floats(
+    images: UInt8[Tensor, "B height width 3"],
+    boxes: Int[Tensor, "B 4"],
+    flips: Bool[Tensor, " B"],
+    out: int,
+) -> Float[Tensor, "B {out} {out} 3"]:
+    return crop_integer(images, boxes, flips, out).float()
 
 
 @functools.lru_cache(maxsize=16)

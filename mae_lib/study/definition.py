@@ -71,7 +71,8 @@ class Recipe:
     """How a cell is trained. Sizes in images, `base_lr` per 256 images, `clip_grad` 0 = off.
 
     `max_flops` bounds the training of one cell: a cell that would cost more is trained for fewer
-    steps, and its record says so (`mae_lib.training.recipe.planned_steps`).
+    steps, and its record says so (`mae_lib.training.recipe.planned_steps`). `crop` is the arithmetic
+    of the resize: `float`, or `integer` as Pillow's, with equal bits on every device.
     """
 
     steps: int = 400
@@ -89,6 +90,7 @@ class Recipe:
     decoder_dim: int | None = None
     decoder_depth: int | None = None
     decoder_heads: int | None = None
+    crop: str = added(since=2, default="float")
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class RecipeFields(_Strict):
     decoder_dim: int | None = Field(None, ge=4, multiple_of=4)
     decoder_depth: int | None = Field(None, ge=1)
     decoder_heads: int | None = Field(None, ge=1)
+    crop: Literal["float", "integer"] = "float"
 
     @model_validator(mode="after")
     def _fits_together(self):

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mae_lib.images.store import Store
-from mae_lib.kernels.crop import crop_resize, draw_boxes, normalise
+from mae_lib.kernels.crop import draw_boxes, normalise
+from mae_lib.kernels.crop_integer import crop_way
 from mae_lib.kernels.philox import Purpose, random_order
 from mae_lib.model.masking import patch_order
 from mae_lib.study.definition import Cell
@@ -87,5 +88,6 @@ def batches(
         )
         order = patch_order(cell.seed, items, epochs, cell.tokens)
         images = torch.from_numpy(store.images[items]).to(device)
-        pixels = crop_resize(images, boxes.to(device), flips.to(device), cell.pixels)
+        crop = crop_way(cell.recipe.crop)
+        pixels = crop(images, boxes.to(device), flips.to(device), cell.pixels)
         yield Batch(normalise(pixels).to(dtype), order.to(device))
