@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mae_lib.images.store import Store
 from mae_lib.kernels import dispatch
-from mae_lib.kernels.crop import MEAN, SD, crop_resize
-from mae_lib.kernels.crop_integer import crop_integer
+from mae_lib.kernels.crop import MEAN, SD
+from mae_lib.kernels.crop_integer import crop_way
 from mae_lib.kernels.crop_patches import crop_patches
 from mae_lib.kernels.mask_order import mask_order
 from mae_lib.study.definition import Cell
@@ -101,8 +101,10 @@ class WholeStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         # One stream for warm-up and capture: another each time would keep its own memory.
         self._side = torch.cuda.Stream() if where.type == "cuda" else None
-        self._cuts_patches = step.model.takes_patches and dispatch.takes_triton(
-            "crop_patches", where.type, self.dtype
+        self._cuts_patches = (
+            cell.recipe.crop == "integer"
+            and step.model.takes_patches
+            and dispatch.takes_triton("crop_patches", where.type, self.dtype)
         )
         self._uncaptured = 0
         self._capture = capture and where.type == "cuda"
@@ -143,12 +145,11 @@ class WholeStep:
         cell, table = self.cell, self.inbox.table
         items, boxes, flips = table[:, ITEM], table[:, BOX], table[:, FLIP].bool()
         order = mask_order(cell.seed, items, table[:, EPOCH], cell.tokens)
-        whole_numbers = cell.recipe.crop == "integer"
-        if whole_numbers and self._cuts_patches:
+        if self._cuts_patches:
             place = {"out": cell.pixels, "patch": cell.patch_size, "dtype": self.dtype}
             return Batch(crop_patches(self.images, items, boxes, flips, order, **place), order)
-        resize = crop_integer if whole_numbers else crop_resize
-        pixels = resize(self.images[items], boxes, flips, cell.pixels)
+        crop = crop_way(cell.recipe.crop)
+        pixels = crop(self.images[items], boxes, flips, cell.pixels)
         return Batch(((pixels - self._mean) / self._sd).to(self.dtype), order)
 
     def _uncaptured_step(self) -> None:

@@ -72,7 +72,12 @@ def ordinary(cell, store, steps, device=CPU):
 
 
 @pytest.mark.parametrize(
-    "recipe", [{}, {"precision": "bf16"}, {"precision": "fp64", "clip_grad": 0.5}]
+    "recipe",
+    [
+        {},
+        {"precision": "bf16", "crop": "integer"},
+        {"precision": "fp64", "clip_grad": 0.5},
+    ],
 )
 def test_five_steps_have_the_losses_and_weights_of_the_ordinary_step(store, recipe):
     cell = changed(**recipe)
@@ -81,6 +86,13 @@ def test_five_steps_have_the_losses_and_weights_of_the_ordinary_step(store, reci
     assert run(whole, 5) == expected
     found = dict(whole.step.model.named_parameters())
     assert all(torch.equal(p, found[name]) for name, p in model.named_parameters())
+
+
+def test_patches_cut_in_one_go_give_the_bits_of_crops_cut_up_later(store):
+    cell = changed(crop="integer")
+    whole = resident(cell, store)
+    whole._cuts_patches = True
+    assert run(whole, 3) == ordinary(cell, store, 3)[0]
 
 
 def test_micro_batches_give_the_same_update(store):
@@ -123,7 +135,9 @@ def test_a_processor_takes_the_ordinary_step(store):
 
 @pytest.mark.gpu
 @needs_cuda
-@pytest.mark.parametrize("recipe", [{}, {"precision": "bf16"}, {"clip_grad": 0.5}])
+@pytest.mark.parametrize(
+    "recipe", [{}, {"precision": "bf16", "crop": "integer"}, {"clip_grad": 0.5}]
+)
 def test_replays_have_the_bits_of_the_uncaptured_body(store, recipe):
     cell, cuda = changed(**recipe), torch.device("cuda")
     prepare_cuda()
