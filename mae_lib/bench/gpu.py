@@ -121,8 +121,10 @@ def _one_worker(
                         return list(left.values())
                 elif "begin" in line:
                     current, began = line["begin"], now
+                elif "found" in line:
+                    record.take(left[current], line["found"], line["error"])
                 else:
-                    record.take(left.pop(line["id"]), line, seconds=now - began)
+                    record.ended(left.pop(current), line.get("error"), seconds=now - began)
                     current, began = None, now
         finally:
             _end(worker)

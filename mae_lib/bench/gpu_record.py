@@ -42,21 +42,24 @@ class GpuRecord:
         self._earlier = self._read()
         self._write()
 
-    def take(self, task: Task, line: dict, *, seconds: float) -> None:
-        """Keep what a task sent: sections of rows, and errors beside them."""
-        for section, found in line.get("sections", {}).items():
+    def take(self, task: Task, sections: dict, error: str | None) -> None:
+        """Keep what a task found so far, and an error beside it."""
+        for section, found in sections.items():
             if section in MAPPINGS:
                 self.value[section] |= found
             else:
                 self.value[section] += [{**row, "task": task.id} for row in found]
-        for text in line.get("errors", []):
-            self.value["errors"].append({"task": task.id, "error": text})
-        status = "failed" if "error" in line else "done"
-        if "error" in line:
-            self.value["errors"].append({"task": task.id, "error": line["error"]})
-        self._note(task, status, seconds)
+        if error:
+            self.value["errors"].append({"task": task.id, "error": error})
         if task.stage == "provenance":
             self._join_earlier()
+        self._write()
+
+    def ended(self, task: Task, error: str | None, *, seconds: float) -> None:
+        """Note that a task is over."""
+        if error:
+            self.value["errors"].append({"task": task.id, "error": error})
+        self._note(task, "failed" if error else "done", seconds)
         self._write()
 
     def failed(self, task: Task, why: str) -> None:

@@ -10,7 +10,8 @@ import sys
 import traceback
 from pathlib import Path
 
-# A stage's function takes the task's arguments; it returns sections of rows, and may list errors.
+# A stage's function takes the task's arguments and yields, as it goes, mappings of a section of
+# gpu.json to its rows; `error` tells of a row that could not be had.
 FUNCTIONS = {
     "provenance": "mae_lib.bench.gpu_device:provenance",
     "ceilings": "mae_lib.bench.gpu_device:ceilings",
@@ -22,7 +23,7 @@ FUNCTIONS = {
     "sdpa": "mae_lib.bench.gpu_attention:sdpa",
     "profile": "mae_lib.bench.gpu_profile:profile",
     "fields": "mae_lib.bench.gpu_fields:fields",
-    "together": "mae_lib.bench.gpu_together:together",
+    "together": "mae_lib.bench.gpu_together:together_rates",
     "cell": "mae_lib.bench.gpu_cell:cell",
     "compiled": "mae_lib.bench.gpu_throughput:throughput",
 }
@@ -35,15 +36,17 @@ def main(folder: Path) -> int:
     with open(folder / "lines", "a", encoding="utf-8") as lines:
         for task in tasks:
             _say(lines, {"begin": task["id"]})
+            ended = {"end": task["id"]}
             try:
                 module, _, name = FUNCTIONS[task["stage"]].partition(":")
-                found = getattr(importlib.import_module(module), name)(**task["arguments"])
-                errors = found.pop("errors", [])
-                line = {"sections": found, "errors": errors}
+                function = getattr(importlib.import_module(module), name)
+                for found in function(**task["arguments"]):
+                    error = found.pop("error", None)
+                    _say(lines, {"found": found, "error": error})
             except Exception as error:  # whatever it is, the other tasks go on
-                line = {"error": said(error)}
+                ended["error"] = said(error)
                 traceback.print_exc()
-            _say(lines, {"id": task["id"], **line})
+            _say(lines, ended)
             if not _clean_up():
                 return DEVICE_LOST
     return 0

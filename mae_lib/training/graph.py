@@ -108,7 +108,7 @@ class WholeStep:
         )
         self._uncaptured = 0
         self._capture = capture and where.type == "cuda"
-        self._say = say
+        self.say = say
         for group in step.optimizer.param_groups:
             group["lr"], group["capturable"] = self.lr, self.lr.is_cuda
         # The uncaptured steps are a warm-up; torch would warn that they are slow.
@@ -169,7 +169,7 @@ class WholeStep:
         except RuntimeError as error:
             self._capture = False
             reason = " ".join(str(error).split())[:200]
-            self._say(f"{self.cell.id}: steps are not captured as a CUDA graph: {reason}")
+            self.say(f"{self.cell.id}: steps are not captured as a CUDA graph: {reason}")
             self.step.optimizer.zero_grad(set_to_none=True)
             self._uncaptured_step()
             return
