@@ -49,7 +49,7 @@ def _trained(setting: Setting, store, change: dict[str, str], dry: bool) -> dict
     cell = cell_of(
         setting, store, batch=batch, mode=mode, steps=steps, warmup_steps=steps // 10 or 1, **change
     )
-    with in_mode(mode):
+    with in_mode(mode, cell.recipe):
         _, whole = stepper(cell, store, mode, device)
         losses = torch.zeros(steps, device=device)
         for number, draws in enumerate(whole.tables(0, steps)):

@@ -145,7 +145,7 @@ def _fields(dry: bool, images: str | None) -> list[Task]:
 
 
 def _together(dry: bool, images: str | None) -> list[Task]:
-    counts = (1, 2) if dry else TOGETHER
+    counts = (2,) if dry else TOGETHER
     return [Task("together", str(n), 60, {"at_once": n, "dry": dry}) for n in counts]
 
 

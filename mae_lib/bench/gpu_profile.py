@@ -25,7 +25,7 @@ def profile(setting: dict, dry: bool) -> Iterator[dict]:
         mode = MODES[name]
         cell = cell_of(wanted, store, batch=wanted.batch, mode=mode)
         common = {"setting": wanted.name, "mode": name, "batch": wanted.batch}
-        with in_mode(mode):
+        with in_mode(mode, cell.recipe):
             advance, whole = stepper(cell, store, mode, device)
             for _ in range(6):
                 advance()

@@ -11,17 +11,17 @@ from pathlib import Path
 from mae_lib.study.paths import root
 
 SECONDS = 110.0
-_MARK = "pytest.mark.gpu"
+_MARK, _DRY_FILE = "pytest.mark.gpu", "test_graph.py"
 # Our own settings need beartype and nbval; a plugin that is not there must not stop the run.
 _OPTIONS = ("-p", "no:cacheprovider", "-c", os.devnull, "-q", "--continue-on-collection-errors")
 
 
 def tests(dry: bool) -> Iterator[dict]:
     """Run every test marked `gpu` and count outcomes; a test that was reached is counted even where
-    time ran out. A dry run goes through the tests of the whole step, the marked ones skip."""
+    time ran out. A dry run goes through one file, whose marked tests skip."""
     files = sorted(p for p in (root() / "tests").rglob("test_*.py") if _MARK in p.read_text())
     if dry:
-        files = [p for p in files if p.name == "test_graph.py"]
+        files = [p for p in files if p.name == _DRY_FILE]
     if not files:
         yield {"tests": {"files": 0}, "error": f"{root() / 'tests'}: no test marked gpu"}
         return

@@ -20,6 +20,7 @@ from mae_lib.study.definition import Cell, Data, Evaluation, Recipe, Source, Tas
 from mae_lib.study.models import ModelShape
 from mae_lib.study.paths import root
 from mae_lib.training.batches import batches
+from mae_lib.training.environment import kernels_for
 from mae_lib.training.graph import WholeStep, prepare_cuda
 from mae_lib.training.loop import build_model
 from mae_lib.training.recipe import build_optimizer
@@ -92,7 +93,7 @@ def time_mode(setting: Setting, store: Store, mode: Mode, dry: bool, **recipe) -
     while True:
         cell = cell_of(setting, store, batch=batch, mode=mode, **recipe)
         try:
-            with in_mode(mode):
+            with in_mode(mode, cell.recipe):
                 return _row(setting, cell, mode, dry, *_timed(cell, store, mode, device_for(dry)))
         except torch.OutOfMemoryError:
             if batch == 1:
@@ -103,9 +104,10 @@ def time_mode(setting: Setting, store: Store, mode: Mode, dry: bool, **recipe) -
 
 
 @contextlib.contextmanager
-def in_mode(mode: Mode) -> Iterator[None]:
+def in_mode(mode: Mode, recipe: Recipe) -> Iterator[None]:
     """Let a mode's operations take their kernels, attention without asking its table."""
-    with choose.using(choose.best()):
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with choose.using(kernels_for(recipe, choose.best(), where)):
         if mode.kernels is None:
             yield
             return

@@ -30,7 +30,7 @@ TARGET_EPS = 1e-6
 
 def compute_dtype(precision: str) -> torch.dtype | None:
     """Return the dtype that master weights are cast to for products; None: their own."""
-    return torch.bfloat16 if precision == "bf16" else None
+    return torch.bfloat16 if precision in ("bf16", "fp8") else None
 
 
 class MaskedAutoencoder(torch.nn.Module):

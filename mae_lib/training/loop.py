@@ -20,7 +20,12 @@ from mae_lib.study.execution import Execution
 from mae_lib.study.models import model_shape
 from mae_lib.training.batches import batches
 from mae_lib.training.checkpoint import restore_checkpoint, save_checkpoint
-from mae_lib.training.environment import device, environment_of, write_description
+from mae_lib.training.environment import (
+    device,
+    environment_of,
+    kernels_for,
+    write_description,
+)
 from mae_lib.training.finished import Trained, completed, finish
 from mae_lib.training.graph import whole_step
 from mae_lib.training.metrics import MetricsFile
@@ -60,7 +65,7 @@ def pretrain(
             return done
         environment = environment_of(cell, folder)
         torch.set_num_threads(environment["threads"])
-        with choose.using(environment["kernels"]):
+        with choose.using(kernels_for(cell.recipe, environment["kernels"], device())):
             run = Run(cell, store, folder, execution or Execution(), environment)
             return _train(run, log_every, checkpoint_seconds, on_log)
 
