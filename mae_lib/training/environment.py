@@ -1,6 +1,7 @@
 """What the bits of a training depend on beside its settings: recorded once, taken back on resume."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from mae_lib.records.provenance import available_cores, processor, versions
 from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.study.definition import Cell, Recipe, settings_of
+from mae_lib.study.execution import Execution
 
 
 def device() -> torch.device:
@@ -31,9 +33,10 @@ def kernels_for(recipe: Recipe, kernels: dict[str, str], where: torch.device) ->
     return kernels | {"linear": "fp8"}
 
 
-def environment_of(cell: Cell, folder: Path) -> dict:
+def environment_of(cell: Cell, folder: Path, execution: Execution) -> dict:
     """Read the environment that a begun cell was trained in, or record this one.
 
+    `execution` is recorded with it, and anew when a resumed run is asked for another.
     A run begun on another processor, or with other libraries, loses its checkpoints: its bits
     could not be kept. Raises: RecordError when the folder belongs to another cell.
     """
@@ -54,10 +57,13 @@ def environment_of(cell: Cell, folder: Path) -> dict:
             raise RecordError(f"{path}: belongs to cell {begun['digest']}, not {cell.digest}")
         before = begun.get("environment", {})
         if all(before.get(key) == here[key] for key in ("processor", "device", "versions")):
+            if before.get("execution", asdict(Execution())) != asdict(execution):
+                before |= {"execution": asdict(execution)}
+                write_description(cell, folder, before)
             return before
         for state in sorted((folder / "state").glob("step-*")):
             state.unlink()
-    here["kernels"] = choose.best()
+    here |= {"kernels": choose.best(), "execution": asdict(execution)}
     write_description(cell, folder, here)
     return here
 

@@ -1,6 +1,8 @@
 """What a training leaves when it has ended, and whether what lies there is whole."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.study.definition import Cell
 from mae_lib.training.checkpoint import write_tensors
+from mae_lib.training.memory import OutOfMemory, as_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,18 @@ def finish(cell: Cell, trained: Trained, model: torch.nn.Module, *, notes: dict)
         if ".corrupt" not in old.name:
             old.unlink()
     return trained
+
+
+@contextlib.contextmanager
+def noting_failure(folder: Path) -> Iterator[None]:
+    """Keep failed.json beside a run that ended for want of memory, until it is begun again."""
+    path = folder / "failed.json"
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    except (RuntimeError, MemoryError, OutOfMemory) as error:
+        failure = as_out_of_memory(error)
+        if failure is None:
+            raise
+        write_sealed(path, {"status": OutOfMemory.status, "message": str(failure)})
+        raise failure from None
