@@ -174,7 +174,8 @@ def _make(making: Making, block: Block) -> tuple[np.ndarray, dict]:
     for run in block.runs:
         part = images[done : done + len(run.items)]
         if making.reader is None:
-            part[...], labels = draw(run.source, run.items, size=making.size, seed=making.seed)
+            items = np.asarray(run.items)
+            part[...], labels = draw(run.source, items, size=making.size, seed=making.seed)
             native = making.size // 2 if run.source == "tiny" else making.size
             sides = [native] * len(run.items)
             for name, values in (("label", labels.tolist()), ("width", sides), ("height", sides)):
