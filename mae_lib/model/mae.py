@@ -30,7 +30,7 @@ TARGET_EPS = 1e-6
 
 def compute_dtype(precision: str) -> torch.dtype | None:
     """Return the dtype that master weights are cast to for products; None: their own."""
-    return torch.bfloat16 if precision == "bf16" else None
+    return torch.bfloat16 if precision in ("bf16", "fp8") else None
 
 
 class MaskedAutoencoder(torch.nn.Module):
@@ -97,16 +97,27 @@ class MaskedAutoencoder(torch.nn.Module):
             initialise_stem(self.encoder.patch_embed.backbone, generator)
         return self
 
+    @property
+    def takes_patches(self) -> bool:
+        """Whether `forward` takes patches for images: no stem looks beyond the visible ones."""
+        return not self.has_stem or self.shape.stem_tiles
+
     def forward(
-        self, images: Float[Tensor, "B height width 3"], order: Int[Tensor, "B L"]
+        self,
+        images: Float[Tensor, "B height width 3"] | Float[Tensor, "B L ppC"],
+        order: Int[Tensor, "B L"],
     ) -> Float[Tensor, ""]:
         """Return the mean squared error on the masked patches of normalised images.
 
         `order` lists each image's patches; the first `keep` are visible. From the noise of another
-        implementation it comes by `masking.order_of_noise`.
+        implementation it comes by `masking.order_of_noise`. Instead of images, their patches may
+        come, cut out in that order (`takes_patches`).
         """
-        self._require_size(images)
-        patches = gather_patches(images, order, self.patch_size)
+        if images.ndim == 3 and self.takes_patches:
+            patches = images
+        else:
+            self._require_size(images)
+            patches = gather_patches(images, order, self.patch_size)
         predicted = self._predict(self.embed(images, patches[:, : self.keep], order), order)
         target = self.targets(patches[:, self.keep :])
         return functional.mse_loss(predicted.to(target.dtype), target)
@@ -162,7 +173,7 @@ class MaskedAutoencoder(torch.nn.Module):
 
     def embed(
         self,
-        images: Float[Tensor, "B height width 3"],
+        images: Float[Tensor, "B *image"],
         patches: Float[Tensor, "B K ppC"],
         order: Int[Tensor, "B L"],
     ) -> Float[Tensor, "B K D"]:

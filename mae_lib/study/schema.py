@@ -54,7 +54,7 @@ class RecipeFields(_Strict):
     base_lr: float = Field(2.0e-3, gt=0, le=1)
     weight_decay: float = Field(0.05, ge=0, le=1)
     warmup_steps: int = Field(40, ge=0)
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp64", "fp8"] = "fp32"
     crop_min: float = Field(0.2, gt=0, le=1)
     flip: bool = True
     norm_pix: bool = True

@@ -24,13 +24,20 @@ from mae_lib.study.models import model_shape
 from mae_lib.training.anchor_loss import predict_mean_loss
 from mae_lib.training.batches import Batch, batches
 from mae_lib.training.checkpoint import restore_checkpoint, save_checkpoint
-from mae_lib.training.environment import device, environment_of, write_description
+from mae_lib.training.environment import (
+    device,
+    environment_of,
+    kernels_for,
+    write_description,
+)
 from mae_lib.training.events import Events
 from mae_lib.training.finished import Trained, completed, finish, noting_failure
+from mae_lib.training.graph import whole_step
 from mae_lib.training.metrics import KNN_KEYS, MetricsFile
 from mae_lib.training.monitor import knn_is_due, knn_row
 from mae_lib.training.pace import Pace, gemm_ceiling
 from mae_lib.training.recipe import build_optimizer, learning_rate, planned_steps
+from mae_lib.training.resident import Draws
 from mae_lib.training.signals import stopping
 from mae_lib.training.step import Step
 
@@ -69,7 +76,8 @@ def pretrain(
         execution = execution or Execution()
         environment = environment_of(cell, folder, execution)
         torch.set_num_threads(environment["threads"])
-        with choose.using(environment["kernels"]), noting_failure(folder):
+        kernels = kernels_for(cell.recipe, environment["kernels"], device())
+        with choose.using(kernels), noting_failure(folder):
             run = Run(cell, store, folder, execution, environment)
             return _train(run, log_every, checkpoint_seconds, on_log)
 
@@ -142,6 +150,8 @@ class _Trainer:
             micro_batch=min(limits, default=None),
             done=self.start,
         )
+        # On CUDA the whole step runs on the device, from the crop on; None elsewhere.
+        self.whole = whole_step(run.cell, run.store, self.step)
         product = self.model.compute_dtype or run.dtype
         cost, ceiling = cost_of(run.cell), gemm_ceiling(self.device, product)
         self.pace = Pace(self.device, flops_per_image=cost.flops_per_image, ceiling=ceiling)
@@ -170,13 +180,22 @@ class _Trainer:
         run, place = self.run, {"device": self.device, "dtype": self.run.dtype}
         return batches(run.cell, run.store, start=start, stop=stop, workers=workers, **place)
 
-    def update(self, batch: Batch) -> None:
+    def source(self) -> Iterator[Batch] | Iterator[Draws]:
+        """Return what training goes through: batches, or on CUDA what they are drawn from."""
+        if self.whole is not None:
+            return self.whole.tables(self.start, self.steps)
+        return self.batches(self.start, self.steps, self.run.execution.workers)
+
+    def update(self, batch: Batch | Draws) -> None:
         """Take one step at its learning rate."""
         begun, before = time.perf_counter(), self.step.micro_batch
         self.lr = learning_rate(self.run.cell.recipe, self.progress.step, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
-        loss, self.norm = self.step(batch)
+        if self.whole is not None:
+            loss, self.norm = self.whole(batch, self.lr)
+        else:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr
+            loss, self.norm = self.step(batch)
         self.total += loss
         self.progress.step += 1
         self.pace.worked(time.perf_counter() - begun)
@@ -264,7 +283,7 @@ def _train(run: Run, log_every: int, checkpoint_seconds: float, on_log) -> Train
     trainer = _Trainer(run)
     progress, every = trainer.progress, run.execution.knn_every
     trainer.model.train()
-    source = trainer.batches(trainer.start, trainer.steps, run.execution.workers)
+    source = trainer.source()
     with contextlib.closing(trainer), contextlib.closing(source), stopping() as stop:
         for batch in trainer.pace.waiting(source):
             trainer.update(batch)
