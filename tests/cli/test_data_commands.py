@@ -193,9 +193,10 @@ def test_fetch_of_a_set_with_terms_prints_the_steps_and_downloads_nothing(
 def test_fetch_of_cifar10_hands_the_published_sums_to_the_download(mae, tmp_path, monkeypatch):
     asked = []
 
-    def pretend(remote, folder, *, progress):
+    def pretend(remote, folder, *, progress, notice):
         asked.append(remote)
         progress(1, remote.size)
+        notice("cut; trying again")
         return folder / remote.name
 
     monkeypatch.setattr(fetching, "fetch", pretend)
@@ -203,6 +204,7 @@ def test_fetch_of_cifar10_hands_the_published_sums_to_the_download(mae, tmp_path
     assert code == 0
     assert asked[0].url == "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
     assert "170,052,171 bytes" in out
+    assert "cut; trying again" in out
 
 
 @pytest.mark.parametrize(
