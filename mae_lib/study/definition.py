@@ -8,6 +8,8 @@ import hashlib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
 
+from mae_lib.study.execution import Execution
+
 FORMAT = 1
 
 
@@ -69,6 +71,9 @@ class Task:
 class Data:
     """Where images come from. `size` is the stored side in pixels, `seed` keys what is drawn.
 
+    `smaller` are further stored sides, made from `size` by one antialiased filter. `decoder` is
+    the road from JPEG to pixels. `twins` says whether images that evaluation shows too are kept in
+    pretraining, `set_aside_limit` which share may be left out because it cannot be decoded.
     `shortfall` says what happens when a source has too few images: "error", "rescale" (the largest
     total in these proportions) or "repeat" (its images several times, counted in the manifest).
     """
@@ -79,6 +84,10 @@ class Data:
     seed: int
     sources: tuple[Source, ...]
     tasks: tuple[Task, ...]
+    smaller: tuple[int, ...] = added(since=2, default=())
+    decoder: str = added(since=2, default="pillow")
+    twins: str = added(since=2, default="keep")
+    set_aside_limit: float = added(since=2, default=0.0)
     shortfall: str = added(since=2, default="error")
 
     @property
@@ -92,7 +101,8 @@ class Recipe:
     """How a cell is trained. Sizes in images, `base_lr` per 256 images, `clip_grad` 0 = off.
 
     `max_flops` bounds the training of one cell: a cell that would cost more is trained for fewer
-    steps, and its record says so (`mae_lib.training.recipe.planned_steps`).
+    steps, and its record says so (`mae_lib.training.recipe.planned_steps`). `crop` is the arithmetic
+    of the resize: `float`, or `integer` as Pillow's, with equal bits on every device.
     """
 
     steps: int = 400
@@ -110,6 +120,7 @@ class Recipe:
     decoder_dim: int | None = None
     decoder_depth: int | None = None
     decoder_heads: int | None = None
+    crop: str = added(since=2, default="float")
 
 
 @dataclass(frozen=True)
@@ -184,7 +195,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """A grid of cells with the question it answers."""
+    """A grid of cells with the question it answers. `execution` is in no digest."""
 
     name: str
     question: str
@@ -192,6 +203,7 @@ class Study:
     cells: tuple[Cell, ...]
     law: LawChoice
     targets: tuple[Target, ...] = field(default=())
+    execution: Execution = field(default_factory=Execution)
 
     def cell(self, cell_id: str) -> Cell:
         """Look a cell up by its id; raises KeyError."""
