@@ -5,7 +5,7 @@ file order nor machine nor number of workers has a say; each seed gives an indep
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -68,15 +68,10 @@ def family_order(sources: np.ndarray, hashes: Sequence[str], seed: int) -> np.nd
     return np.lexsort((sources, place)).astype(np.int64)
 
 
-def keyed(texts: Sequence[str], seed: int) -> np.ndarray:
+def keyed(texts: Iterable[str], seed: int) -> np.ndarray:
     """Return 56 bits of sha256 of each text under a seed: int64 `[n]`."""
-    return np.array(
-        [
-            int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:7], "big")
-            for text in texts
-        ],
-        np.int64,
-    )
+    hashes = (hashlib.sha256(f"{seed}:{text}".encode()).digest()[:7] for text in texts)
+    return np.fromiter((int.from_bytes(h, "big") for h in hashes), np.int64)
 
 
 def name_key(source: str, name: str, repeat: int = 0) -> str:

@@ -21,6 +21,8 @@ from publisher_layouts import (
 from mae_lib.cli import main
 from mae_lib.images import fetch as fetching
 from mae_lib.images.inventory import counts_of, inventory, missing_sets, study_inventory
+from mae_lib.images.mixture import settle
+from mae_lib.images.public_sizes import PUBLIC
 from mae_lib.study.load import load_study
 from mae_lib.study.paths import root
 
@@ -136,6 +138,18 @@ def test_feasibility_compares_with_what_is_there_and_with_what_exists(mae, tmp_p
     assert "20 images, 4 of them repeats (1 of imagenet, 2 of celeba, 1 of ade20k)" in out
 
 
+def test_the_study_of_the_public_sets_asks_for_no_more_than_there_is(mae):
+    data = load_study("paper-public").data
+    paper = load_study("paper").data
+    assert [(s.name, s.share) for s in data.sources] == [(s.name, s.share) for s in paper.sources]
+    public = {name: train for name, (train, _, _) in PUBLIC.items()}
+    found = settle(data.total, data.sources, public)
+    assert found.counts["ade20k"] == 20_000
+    code, out, _ = mae("feasibility", "paper-public")
+    assert code == 0
+    assert "infeasible" not in out
+
+
 def test_feasibility_without_images_still_reports_the_papers_problem(mae, sets):
     code, out, _ = mae("feasibility")
     assert code == 0
@@ -179,9 +193,10 @@ def test_fetch_of_a_set_with_terms_prints_the_steps_and_downloads_nothing(
 def test_fetch_of_cifar10_hands_the_published_sums_to_the_download(mae, tmp_path, monkeypatch):
     asked = []
 
-    def pretend(remote, folder, *, progress):
+    def pretend(remote, folder, *, progress, notice):
         asked.append(remote)
         progress(1, remote.size)
+        notice("cut; trying again")
         return folder / remote.name
 
     monkeypatch.setattr(fetching, "fetch", pretend)
@@ -189,6 +204,7 @@ def test_fetch_of_cifar10_hands_the_published_sums_to_the_download(mae, tmp_path
     assert code == 0
     assert asked[0].url == "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
     assert "170,052,171 bytes" in out
+    assert "cut; trying again" in out
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from publisher_layouts import imagenet, imagenet_tar, write_folder
 from scipy import stats
 
 from mae_lib.errors import StudyError
+from mae_lib.images import choice
 from mae_lib.images.choice import choose, keyed_order
 from mae_lib.images.entries import list_entries, task_entries
 from mae_lib.images.layouts.entry import Entry
@@ -51,6 +52,12 @@ def test_a_choice_depends_on_names_seed_and_source_and_on_nothing_else():
 def test_a_choice_is_the_golden_one_on_every_machine():
     # Golden: the order of coreutils' sha256sum of "0:s/i00000.jpg" to "0:s/i00004.jpg".
     assert keyed_order("s", entries(5), 0).tolist() == [4, 3, 0, 2, 1]
+
+
+def test_equal_hashes_are_told_apart_by_name(monkeypatch):
+    monkeypatch.setattr(choice, "keyed", lambda texts, seed: np.zeros(len(list(texts)), np.int64))
+    known = entries(5)[::-1]
+    assert keyed_order("s", known, 0).tolist() == [4, 3, 2, 1, 0]
 
 
 def test_the_same_images_are_chosen_from_a_folder_and_from_the_tar(tmp_path):
