@@ -70,10 +70,20 @@ def finish(cell: Cell, trained: Trained, model: torch.nn.Module, *, notes: dict)
     result["metrics_sha256"] = sha256_of(folder / "metrics.jsonl")
     del result["folder"]
     write_sealed(folder / "training.json", result | notes)
-    for old in sorted((folder / "state").glob("step-*")) if trained.status == "complete" else ():
+    sweep(folder, complete=trained.status == "complete")
+    return trained
+
+
+def sweep(folder: Path, *, complete: bool) -> None:
+    """Remove what a killed process left half-written and, of a complete run, the checkpoints.
+
+    For the holder of the cell's lock only: every temporary file in there is a dead process's.
+    """
+    for left in folder.rglob(".*.tmp"):
+        left.unlink()
+    for old in sorted((folder / "state").glob("step-*")) if complete else ():
         if ".corrupt" not in old.name:
             old.unlink()
-    return trained
 
 
 @contextlib.contextmanager

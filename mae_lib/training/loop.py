@@ -26,7 +26,7 @@ from mae_lib.training.batches import Batch, batches
 from mae_lib.training.checkpoint import restore_checkpoint, save_checkpoint
 from mae_lib.training.environment import device, environment_of, write_description
 from mae_lib.training.events import Events
-from mae_lib.training.finished import Trained, completed, finish, noting_failure
+from mae_lib.training.finished import Trained, completed, finish, noting_failure, sweep
 from mae_lib.training.metrics import KNN_KEYS, MetricsFile
 from mae_lib.training.monitor import knn_is_due, knn_row
 from mae_lib.training.pace import Pace, gemm_ceiling
@@ -62,7 +62,9 @@ def pretrain(
     OutOfMemory when not one image fits.
     """
     with locked(folder / ".lock", wait=wait):
-        if (done := completed(cell, folder)) is not None:
+        done = completed(cell, folder)
+        sweep(folder, complete=done is not None and done.status == "complete")
+        if done is not None:
             if not (folder / "cell.json").exists():
                 write_description(cell, folder, done.environment)
             return done
