@@ -57,10 +57,9 @@ def steps_of(store, count):
 
 
 def state_of(model, optimizer):
-    moments = [
-        (s["step"].clone(), s["exp_avg"].clone(), s["exp_avg_sq"].clone())
-        for s in optimizer.state.values()
-    ]
+    states = [optimizer.state[p] for p in model.parameters() if p in optimizer.state]
+    names = ("step", "exp_avg", "exp_avg_sq")
+    moments = [tuple(state[name].clone() for name in names) for state in states]
     return [p.detach().clone() for p in model.parameters()], moments
 
 
