@@ -25,6 +25,13 @@ class Batch:
     pixels: Tensor
     order: Tensor
 
+    def parts(self, images: int | None) -> "tuple[Batch, ...]":
+        """Split into batches of `images` (the last may be smaller); None leaves it whole."""
+        if images is None or images >= len(self.pixels):
+            return (self,)
+        pairs = zip(self.pixels.split(images), self.order.split(images), strict=True)
+        return tuple(Batch(*pair) for pair in pairs)
+
 
 class Sampler:
     """The sequence of items and epochs over a subset, in batches that may cross epochs."""
@@ -52,13 +59,24 @@ class Sampler:
 
 
 def batches(
-    cell: Cell, store: Store, *, start: int, stop: int, device: torch.device, dtype: torch.dtype
+    cell: Cell,
+    store: Store,
+    *,
+    start: int,
+    stop: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    rows: slice = slice(None),
 ) -> Iterator[Batch]:
-    """Yield the batches of steps `start` to `stop`: crops, flips and masks drawn by counter."""
+    """Yield the batches of steps `start` to `stop`: crops, flips and masks drawn by counter.
+
+    `rows` are the images of each batch that this process computes: all ranks draw the same
+    sequence, and each takes its part of it.
+    """
     sampler = Sampler(store.subset(cell.images, cell.seed), cell.recipe.batch_size, cell.seed)
     size = store.images.shape[1]
     for step in range(start, stop):
-        items, epochs = sampler.batch(step)
+        items, epochs = (part[rows] for part in sampler.batch(step))
         boxes, flips = draw_boxes(
             cell.seed,
             items,

@@ -1,0 +1,56 @@
+"""What the bits of a training depend on beside its settings: recorded once, taken back on resume."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from mae_lib.errors import RecordError
+from mae_lib.kernels import choose
+from mae_lib.records.provenance import available_cores, processor, versions
+from mae_lib.records.quarantine import quarantine
+from mae_lib.records.sealed import read_sealed, write_sealed
+from mae_lib.study.definition import Cell, settings_of
+
+
+def device() -> torch.device:
+    """Return the accelerator where there is one, else the processor; MAE_DEVICE=cpu forces it."""
+    wish = os.environ.get("MAE_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wish)
+
+
+def environment_of(cell: Cell, folder: Path) -> dict:
+    """Read the environment that a begun cell was trained in, or record this one.
+
+    A run begun on another processor, or with other libraries, loses its checkpoints: its bits
+    could not be kept. Raises: RecordError when the folder belongs to another cell.
+    """
+    path = folder / "cell.json"
+    here = {
+        "processor": processor(),
+        "device": torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
+        "threads": int(os.environ.get("MAE_THREADS", available_cores())),
+        "versions": versions(),
+    }
+    if path.exists():
+        try:
+            begun = read_sealed(path)
+        except RecordError:
+            begun = {}
+            quarantine(path)
+        if begun.get("digest", cell.digest) != cell.digest:
+            raise RecordError(f"{path}: belongs to cell {begun['digest']}, not {cell.digest}")
+        before = begun.get("environment", {})
+        if all(before.get(key) == here[key] for key in ("processor", "device", "versions")):
+            return before
+        for state in sorted((folder / "state").glob("step-*")):
+            state.unlink()
+    here["kernels"] = choose.best()
+    write_description(cell, folder, here)
+    return here
+
+
+def write_description(cell: Cell, folder: Path, environment: dict) -> None:
+    """Write cell.json: settings, and what the bits depend on beside them."""
+    about = {"id": cell.id, "digest": cell.digest, "settings": settings_of(cell)}
+    write_sealed(folder / "cell.json", about | {"environment": environment})

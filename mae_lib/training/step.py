@@ -1,0 +1,60 @@
+"""One update of the weights from one batch: micro-batches, clipping, and no step on a NaN.
+
+Nothing here waits for the device: the caller reads the returned tensors when it wants them.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mae_lib.training.batches import Batch
+
+
+class Step:
+    """Update `model` by `optimizer` (fused AdamW, which skips on the device) once a call.
+
+    A batch is computed `micro_batch` images at a time (None: at once) and its gradient is the mean
+    over all of them, so that the split moves the last bits alone. Once the norm of a gradient is
+    not finite, that update and all after it are skipped: weights and moments stay as they were
+    before it, and `applied` stands still. The norm is that of the whole gradient, equal on every
+    rank, so that all ranks skip or none.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        clip_grad: float = 0.0,
+        micro_batch: int | None = None,
+    ):
+        self.model, self.optimizer, self.micro_batch = model, optimizer, micro_batch
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.limit = clip_grad or math.inf
+        where = self.parameters[0].device
+        self.failed = torch.zeros((), device=where)
+        self.applied = torch.zeros((), device=where, dtype=torch.int64)
+
+    def __call__(self, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the loss before the update and the norm of its gradient, both on the device."""
+        loss = self._backward(batch)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.limit, foreach=True).detach()
+        self.failed = torch.maximum(self.failed, (~torch.isfinite(norm)).to(self.failed.dtype))
+        self.applied += self.failed == 0
+        self.optimizer.found_inf = self.failed
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss, norm
+
+    def _backward(self, batch: Batch) -> Float[Tensor, ""]:
+        """Add the gradient of the mean loss over the batch, part by part."""
+        images, total = len(batch.pixels), None
+        for part in batch.parts(self.micro_batch):
+            loss = self.model(part.pixels, part.order)
+            if len(part.pixels) < images:
+                loss = loss * (len(part.pixels) / images)
+            loss.backward()
+            total = loss.detach() if total is None else total + loss.detach()
+        return total
