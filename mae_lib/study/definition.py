@@ -8,6 +8,8 @@ import hashlib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
 
+from mae_lib.study.execution import Execution
+
 FORMAT = 1
 
 
@@ -161,7 +163,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """A grid of cells with the question it answers."""
+    """A grid of cells with the question it answers. `execution` is in no digest."""
 
     name: str
     question: str
@@ -169,6 +171,7 @@ class Study:
     cells: tuple[Cell, ...]
     law: LawChoice
     targets: tuple[Target, ...] = field(default=())
+    execution: Execution = field(default_factory=Execution)
 
     def cell(self, cell_id: str) -> Cell:
         """Look a cell up by its id; raises KeyError."""

@@ -185,6 +185,18 @@ class TargetFields(_Strict):
     resolution: float = Field(gt=0)
 
 
+class ExecutionFields(_Strict):
+    """How cells are run: splits and conveniences that move the last bits of a result at most."""
+
+    micro_batch: int | None = Field(None, ge=1, le=65536)
+    workers: int = Field(0, ge=0, le=64)
+    checkpoint_activations: bool = False
+    devices: int = Field(1, ge=1, le=1024)
+    sharding: Literal["ddp", "fsdp2"] = "ddp"
+    knn_every: int = Field(0, ge=0)
+    tensorboard: bool = False
+
+
 class StudyFile(_Strict):
     """A study as its YAML file declares it."""
 
@@ -197,6 +209,7 @@ class StudyFile(_Strict):
     evaluation: EvaluationFields = EvaluationFields()
     law: LawFields
     targets: tuple[TargetFields, ...] = ()
+    execution: ExecutionFields = ExecutionFields()
 
     @model_validator(mode="after")
     def _fits_together(self):
