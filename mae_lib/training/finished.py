@@ -4,14 +4,14 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from mae_lib.errors import RecordError
 from mae_lib.records.atomic import sha256_of
 from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.study.definition import Cell
-from mae_lib.training.checkpoint import write_tensors
+from mae_lib.training.checkpoint import drop_checkpoints, write_tensors
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def completed(cell: Cell, folder: Path) -> Trained | None:
     return Trained(folder=folder, **{name: result[name] for name in names})
 
 
-def finish(cell: Cell, trained: Trained, model: torch.nn.Module, *, notes: dict) -> Trained:
-    """Write the weights, then the sealed result that makes the training count as done.
+def finish(cell: Cell, trained: Trained, tensors: dict[str, Tensor], *, notes: dict) -> Trained:
+    """Write the weights `tensors`, then the sealed result that makes the training count as done.
 
     `notes` are further fields of training.json; the checkpoints of a complete run are dropped.
     """
@@ -61,13 +61,12 @@ def finish(cell: Cell, trained: Trained, model: torch.nn.Module, *, notes: dict)
     weights = folder / "weights.safetensors"
     sha256 = None
     if trained.status == "complete":
-        write_tensors(weights, model.state_dict())
+        write_tensors(weights, tensors)
         sha256 = sha256_of(weights)
     result = dataclasses.asdict(trained) | {"digest": cell.digest, "weights_sha256": sha256}
     result["metrics_sha256"] = sha256_of(folder / "metrics.jsonl")
     del result["folder"]
     write_sealed(folder / "training.json", result | notes)
-    for old in sorted((folder / "state").glob("step-*")) if trained.status == "complete" else ():
-        if ".corrupt" not in old.name:
-            old.unlink()
+    if trained.status == "complete":
+        drop_checkpoints(folder / "state")
     return trained

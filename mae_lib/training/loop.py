@@ -20,12 +20,14 @@ from mae_lib.study.execution import Execution
 from mae_lib.study.models import model_shape
 from mae_lib.training.batches import batches
 from mae_lib.training.checkpoint import restore_checkpoint, save_checkpoint
-from mae_lib.training.environment import device, environment_of, write_description
+from mae_lib.training.environment import device, environment_for, write_description
 from mae_lib.training.finished import Trained, completed, finish
+from mae_lib.training.launch import train_on_devices
 from mae_lib.training.metrics import MetricsFile
 from mae_lib.training.recipe import build_optimizer, learning_rate, planned_steps
-from mae_lib.training.signals import Stop, stopping
+from mae_lib.training.signals import stopping
 from mae_lib.training.step import Step
+from mae_lib.training.world import Agreement, World, alone, spread, whole
 
 LOG_EVERY = 20
 CHECKPOINT_SECONDS = 20.0
@@ -57,11 +59,30 @@ def pretrain(
             if not (folder / "cell.json").exists():
                 write_description(cell, folder, done.environment)
             return done
-        environment = environment_of(cell, folder)
-        torch.set_num_threads(environment["threads"])
-        with choose.using(environment["kernels"]):
-            run = Run(cell, store, folder, execution or Execution(), environment)
-            return _train(run, log_every, checkpoint_seconds, on_log)
+        execution = execution or Execution()
+        if execution.devices > 1:
+            rhythm = {"log_every": log_every, "checkpoint_seconds": checkpoint_seconds}
+            return train_on_devices(cell, store.folder, folder, execution, rhythm)
+        world = alone(device())
+        return train(cell, store, folder, execution, world, log_every, checkpoint_seconds, on_log)
+
+
+def train(
+    cell: Cell,
+    store: Store,
+    folder: Path,
+    execution: Execution,
+    world: World,
+    log_every: int = LOG_EVERY,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    on_log: Callable[[dict], None] | None = None,
+) -> Trained:
+    """Train as one of the world's processes, the cell's lock being held."""
+    environment = environment_for(cell, folder, world)
+    torch.set_num_threads(environment["threads"])
+    with choose.using(environment["kernels"]):
+        run = Run(cell, store, folder, execution, environment, world)
+        return _train(run, log_every, checkpoint_seconds, on_log)
 
 
 def build_model(cell: Cell) -> MaskedAutoencoder:
@@ -90,6 +111,7 @@ class Run:
     folder: Path
     execution: Execution
     environment: dict
+    world: World
 
     @property
     def dtype(self) -> torch.dtype:
@@ -114,15 +136,21 @@ class _Trainer:
     def __init__(self, run: Run):
         self.run, self.steps = run, planned_steps(run.cell)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        self.device, recipe = device(), run.cell.recipe
-        self.model = build_model(run.cell).to(self.device, run.dtype)
+        self.device, recipe = run.world.device, run.cell.recipe
+        self.model = build_model(run.cell).to(run.dtype)
+        module = spread(
+            self.model,
+            run.world,
+            sharding=run.execution.sharding,
+            checkpoint_activations=run.execution.checkpoint_activations,
+        )
         self.optimizer = build_optimizer(self.model, recipe)
-        meta = restore_checkpoint(run.folder / "state", self.model, self.optimizer)
+        meta = restore_checkpoint(run.folder / "state", self.model, self.optimizer, run.world)
         self.progress = Progress(**meta["progress"]) if meta else Progress()
         self.begun_at, self.wall_before = time.monotonic(), self.progress.wall_s
         self.total = torch.tensor(self.progress.total, device=self.device, dtype=run.dtype)
         self.step = Step(
-            self.model,
+            module,
             self.optimizer,
             clip_grad=recipe.clip_grad,
             micro_batch=run.execution.micro_batch,
@@ -134,15 +162,17 @@ class _Trainer:
             "steps": self.steps,
             "batch": recipe.batch_size,
         }
-        self.metrics = MetricsFile(
-            run.folder / "metrics.jsonl", header=header, from_step=self.start
-        )
+        if run.world.writes:
+            self.metrics = MetricsFile(
+                run.folder / "metrics.jsonl", header=header, from_step=self.start
+            )
         self.last_log = self.last_save = time.monotonic()
 
     def batches(self):
         """Return the batches that are still to come."""
         run = self.run
         place = {"device": self.device, "dtype": run.dtype}
+        place["rows"] = run.world.rows(run.cell.recipe.batch_size)
         return batches(run.cell, run.store, start=self.start, stop=self.steps, **place)
 
     def update(self, batch) -> None:
@@ -158,7 +188,7 @@ class _Trainer:
         """Wait for the device, write one line of the loss curve and return it."""
         progress, now = self.progress, time.monotonic()
         passed = progress.step - progress.logged_step
-        progress.loss = self.total.item() / passed
+        progress.loss = self.run.world.mean(self.total).item() / passed
         images = self.run.cell.recipe.batch_size
         row = {
             "step": progress.step,
@@ -168,21 +198,29 @@ class _Trainer:
             "grad_norm": _finite(self.norm.item()),
             "images_per_s": passed * images / (now - self.last_log),
         }
-        self.metrics.append(**row)
+        if self.run.world.writes:
+            self.metrics.append(**row)
         self.total.zero_()
         progress.logged_step, self.last_log = progress.step, now
         return row
 
     def save(self) -> None:
         """Write a checkpoint of this step."""
-        self.progress.total = self.total.item()
+        self.progress.total = self.run.world.mean(self.total).item()
         self.note_time()
         meta = {
             "digest": self.run.cell.digest,
             "progress": dataclasses.asdict(self.progress),
         }
         state = self.run.folder / "state"
-        save_checkpoint(state, self.model, self.optimizer, step=self.progress.step, meta=meta)
+        save_checkpoint(
+            state,
+            self.model,
+            self.optimizer,
+            step=self.progress.step,
+            meta=meta,
+            world=self.run.world,
+        )
         self.last_save = time.monotonic()
 
     def note_time(self) -> None:
@@ -194,7 +232,9 @@ def _train(run: Run, log_every: int, checkpoint_seconds: float, on_log) -> Train
     trainer = _Trainer(run)
     progress, status = trainer.progress, "complete"
     trainer.model.train()
-    with stopping() as stop:
+    agreed = Agreement(run.world)
+    # torchrun passes a signal on to ranks that the cluster has told already.
+    with stopping(second_ends=run.world.size == 1) as stop:
         for batch in trainer.batches():
             trainer.update(batch)
             if progress.step % log_every == 0 or progress.step == trainer.steps:
@@ -206,9 +246,12 @@ def _train(run: Run, log_every: int, checkpoint_seconds: float, on_log) -> Train
                     break
             if progress.step == trainer.steps:
                 break
-            if stop.requested or time.monotonic() - trainer.last_save >= checkpoint_seconds:
+            due = time.monotonic() - trainer.last_save >= checkpoint_seconds
+            stopped, due = agreed(stop=stop.requested, save=due)
+            if stopped or due:
                 trainer.save()
-            _stop_if_asked(stop, trainer)
+            if stopped:
+                raise _interrupted(trainer)
     trainer.note_time()
     trained = Trained(
         folder=run.folder,
@@ -219,15 +262,18 @@ def _train(run: Run, log_every: int, checkpoint_seconds: float, on_log) -> Train
         wall_s=progress.wall_s,
         environment=run.environment,
     )
-    return finish(run.cell, trained, trainer.model, notes={})
+    tensors = whole(trainer.model)
+    if not run.world.writes:
+        return trained
+    spread_over = {"devices": run.world.size, "sharding": run.execution.sharding}
+    return finish(run.cell, trained, tensors, notes=spread_over if run.world.size > 1 else {})
 
 
-def _stop_if_asked(stop: Stop, trainer: _Trainer) -> None:
-    if stop.requested:
-        raise Interrupted(
-            f"{trainer.run.cell.id}: stopped by a signal after step {trainer.progress.step} of "
-            f"{trainer.steps}; the state is saved, the same command goes on from there"
-        )
+def _interrupted(trainer: _Trainer) -> Interrupted:
+    return Interrupted(
+        f"{trainer.run.cell.id}: stopped by a signal after step {trainer.progress.step} of "
+        f"{trainer.steps}; the state is saved, the same command goes on from there"
+    )
 
 
 def _finite(value: float) -> float | None:

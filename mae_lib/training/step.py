@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mae_lib.training.batches import Batch
+from mae_lib.training.world import clip_gradients, gradients_summed
 
 
 class Step:
@@ -40,7 +41,7 @@ class Step:
     def __call__(self, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the loss before the update and the norm of its gradient, both on the device."""
         loss = self._backward(batch)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.limit, foreach=True).detach()
+        norm = clip_gradients(self.parameters, self.limit).detach()
         self.failed = torch.maximum(self.failed, (~torch.isfinite(norm)).to(self.failed.dtype))
         self.applied += self.failed == 0
         self.optimizer.found_inf = self.failed
@@ -51,10 +52,12 @@ class Step:
     def _backward(self, batch: Batch) -> Float[Tensor, ""]:
         """Add the gradient of the mean loss over the batch, part by part."""
         images, total = len(batch.pixels), None
-        for part in batch.parts(self.micro_batch):
-            loss = self.model(part.pixels, part.order)
-            if len(part.pixels) < images:
-                loss = loss * (len(part.pixels) / images)
-            loss.backward()
+        parts = batch.parts(self.micro_batch)
+        for part in parts:
+            with gradients_summed(self.model, last=part is parts[-1]):
+                loss = self.model(part.pixels, part.order)
+                if len(part.pixels) < images:
+                    loss = loss * (len(part.pixels) / images)
+                loss.backward()
             total = loss.detach() if total is None else total + loss.detach()
         return total

@@ -112,12 +112,11 @@ def joined(kind: str) -> Iterator[World]:
         torch.cuda.set_device(device)
     # Small answers travel between processors, so that asking never waits for a GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
-    try:
-        size = dist.get_world_size()
-        mesh = init_device_mesh(kind, (size,), mesh_dim_names=("data",))
-        yield World(device, dist.get_rank(), size, mesh)
-    finally:
-        dist.destroy_process_group()
+    size = dist.get_world_size()
+    mesh = init_device_mesh(kind, (size,), mesh_dim_names=("data",))
+    yield World(device, dist.get_rank(), size, mesh)
+    # Not after an error: a rank that leaves in good order waits for those that no longer answer.
+    dist.destroy_process_group()
 
 
 class Agreement:
