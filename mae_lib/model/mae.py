@@ -79,6 +79,8 @@ class MaskedAutoencoder(torch.nn.Module):
         positions = sincos_positions(dim, self.side, self.side).float()
         self.register_buffer("decoder_pos_embed", positions, persistent=False)
         self.compute_dtype = compute_dtype
+        # Sharding and activation checkpointing put themselves around a block here.
+        self.run_block = run_block
 
     def initialise(self, seed: int) -> "MaskedAutoencoder":
         """Draw every weight from `seed` alone: Xavier for matrices, 0.02 normal for tokens."""
@@ -195,7 +197,7 @@ class MaskedAutoencoder(torch.nn.Module):
         first = self._cast(encoder.cls_token[0]) + positions[:1]
         x = torch.cat([first.expand(batch, 1, -1), x], dim=1).reshape(batch * (count + 1), -1)
         for block in encoder.blocks:
-            x = run_block(block, x, batch=batch, cast=self._cast)
+            x = self.run_block(block, x, batch=batch, cast=self._cast)
         norm = encoder.norm
         return functional.layer_norm(
             x, norm.normalized_shape, self._cast(norm.weight), self._cast(norm.bias), norm.eps
@@ -214,8 +216,8 @@ class MaskedAutoencoder(torch.nn.Module):
         x = torch.cat([known, unknown], dim=1) + self._cast(self.decoder_pos_embed)[place]
         x = x.reshape(-1, dim)
         for block in self.decoder_blocks[:-1]:
-            x = run_block(block, x, batch=batch, cast=self._cast)
-        x = run_block(self.decoder_blocks[-1], x, batch=batch, cast=self._cast, queries=masked)
+            x = self.run_block(block, x, batch=batch, cast=self._cast)
+        x = self.run_block(self.decoder_blocks[-1], x, batch=batch, cast=self._cast, queries=masked)
         norm, head = self.decoder_norm, self.decoder_pred
         x = functional.layer_norm(
             x, norm.normalized_shape, self._cast(norm.weight), self._cast(norm.bias), norm.eps
