@@ -8,6 +8,7 @@ Source: He et al. 2022 (arXiv 2111.06377); the algebra is proved in tests/model/
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -78,6 +79,8 @@ class MaskedAutoencoder(torch.nn.Module):
         positions = sincos_positions(dim, self.side, self.side).float()
         self.register_buffer("decoder_pos_embed", positions, persistent=False)
         self.compute_dtype = compute_dtype
+        # Sharding and activation checkpointing put themselves around a block here.
+        self.run_block: Callable[..., Tensor] | None = None
 
     def initialise(self, seed: int) -> "MaskedAutoencoder":
         """Draw every weight from `seed` alone: Xavier for matrices, 0.02 normal for tokens."""
@@ -200,7 +203,8 @@ class MaskedAutoencoder(torch.nn.Module):
         x = tokens + positions[order[:, :count] + 1]
         first = self._cast(encoder.cls_token[0]) + positions[:1]
         x = torch.cat([first.expand(batch, 1, -1), x], dim=1).reshape(batch * (count + 1), -1)
-        return run_stack(encoder.blocks, encoder.norm, x, batch=batch, cast=self._cast)
+        run = self.run_block
+        return run_stack(encoder.blocks, encoder.norm, x, batch=batch, cast=self._cast, run=run)
 
     def _predict(self, visible: Tensor, order: Tensor) -> Tensor:
         """Decode: from embedded visible patches to the values of the masked ones `[B, M, ppC]`."""
@@ -221,6 +225,7 @@ class MaskedAutoencoder(torch.nn.Module):
             batch=batch,
             cast=self._cast,
             queries=masked,
+            run=self.run_block,
         )
         head = self.decoder_pred
         values = linear(x, self._cast(head.weight), self._cast(head.bias))
