@@ -1,6 +1,7 @@
 """What the bits of a training depend on beside its settings: recorded once, taken back on resume."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from mae_lib.records.provenance import available_cores, processor, versions
 from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.study.definition import Cell, settings_of
+from mae_lib.study.execution import Execution
 from mae_lib.training.checkpoint import drop_checkpoints
 from mae_lib.training.world import World
 
@@ -21,21 +23,22 @@ def device() -> torch.device:
     return torch.device(wish)
 
 
-def environment_for(cell: Cell, folder: Path, world: World) -> dict:
+def environment_for(cell: Cell, folder: Path, world: World, execution: Execution) -> dict:
     """Return `environment_of`, looked up and recorded by rank 0 and read by all others."""
     if world.size == 1:
-        return environment_of(cell, folder)
+        return environment_of(cell, folder, execution)
     if world.writes:
-        environment_of(cell, folder)
+        environment_of(cell, folder, execution)
     world.wait()
     recorded = read_sealed(folder / "cell.json")["environment"]
     # Ranks share the cores of a machine, however many threads the run was begun with.
     return recorded | {"threads": int(os.environ.get("MAE_THREADS", recorded["threads"]))}
 
 
-def environment_of(cell: Cell, folder: Path) -> dict:
+def environment_of(cell: Cell, folder: Path, execution: Execution) -> dict:
     """Read the environment that a begun cell was trained in, or record this one.
 
+    `execution` is recorded with it, and anew when a resumed run is asked for another.
     A run begun on another processor, or with other libraries, loses its checkpoints: its bits
     could not be kept. Raises: RecordError when the folder belongs to another cell.
     """
@@ -56,9 +59,12 @@ def environment_of(cell: Cell, folder: Path) -> dict:
             raise RecordError(f"{path}: belongs to cell {begun['digest']}, not {cell.digest}")
         before = begun.get("environment", {})
         if all(before.get(key) == here[key] for key in ("processor", "device", "versions")):
+            if before.get("execution", asdict(Execution())) != asdict(execution):
+                before |= {"execution": asdict(execution)}
+                write_description(cell, folder, before)
             return before
         drop_checkpoints(folder / "state")
-    here["kernels"] = choose.best()
+    here |= {"kernels": choose.best(), "execution": asdict(execution)}
     write_description(cell, folder, here)
     return here
 

@@ -1,6 +1,8 @@
 """What a training leaves when it has ended, and whether what lies there is whole."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.study.definition import Cell
 from mae_lib.training.checkpoint import drop_checkpoints, write_tensors
+from mae_lib.training.memory import OutOfMemory, as_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,31 @@ def finish(cell: Cell, trained: Trained, tensors: dict[str, Tensor], *, notes: d
     result["metrics_sha256"] = sha256_of(folder / "metrics.jsonl")
     del result["folder"]
     write_sealed(folder / "training.json", result | notes)
-    if trained.status == "complete":
-        drop_checkpoints(folder / "state")
+    sweep(folder, complete=trained.status == "complete")
     return trained
+
+
+def sweep(folder: Path, *, complete: bool) -> None:
+    """Remove what a killed process left half-written and, of a complete run, the checkpoints.
+
+    For the holder of the cell's lock only: every temporary file in there is a dead process's.
+    """
+    for left in folder.rglob(".*.tmp"):
+        left.unlink()
+    if complete:
+        drop_checkpoints(folder / "state")
+
+
+@contextlib.contextmanager
+def noting_failure(folder: Path) -> Iterator[None]:
+    """Keep failed.json beside a run that ended for want of memory, until it is begun again."""
+    path = folder / "failed.json"
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    except (RuntimeError, MemoryError, OutOfMemory) as error:
+        failure = as_out_of_memory(error)
+        if failure is None:
+            raise
+        write_sealed(path, {"status": OutOfMemory.status, "message": str(failure)})
+        raise failure from None
