@@ -291,6 +291,27 @@ def test_a_webdataset_of_shards_is_one_source_and_other_tars_beside_it_are_not(t
         list_entries(source("webdataset"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        (b"{}", "label: cannot be read"),
+        (b'{"label": "cat"}', "label: cannot be read"),
+        (b'{"label": 1e999}', "label: cannot be read"),
+        (b'{"label": 1000000000000}', "label: -1 to 2,147,483,647, got 1e"),
+        (b'{"label": -2}', "got -2"),
+        (b'{"label": 0, "native": [1e999, 2]}', "label: cannot be read"),
+        (b'{"label": 0, "native": [1, 2, 3]}', "native: two sides were expected"),
+        (b"[" * 100_000, "label: cannot be read"),
+        (b"[1]", "label: cannot be read"),
+        (b"\xff", "is no text"),
+    ],
+)
+def test_a_webdatasets_json_that_says_no_label_is_one_line(tmp_path, about, says):
+    write_tar(tmp_path / "a.tar", {"k.jpg": jpeg(1), "k.json": about})
+    with pytest.raises(StoreError, match=says):
+        list_entries(source("x", layout="webdataset", path="a.tar"), tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tgz"])
 def test_a_plain_labelled_folder_is_read_with_and_without_splits(tmp_path, kind):
     plain = {"cat/1.jpg": jpeg(1), "cat/2.png": jpeg(2), "dog/1.jpg": jpeg(3), "dog/note.txt": b"x"}
