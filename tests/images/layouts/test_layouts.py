@@ -434,6 +434,31 @@ def test_real_faces_in_their_own_zip_are_the_same_bytes(photographs, tmp_path):
     assert again == {n: c for n, (_, c) in zip(names, images, strict=True)}
 
 
+def test_real_scenes_in_ade20ks_own_zip_are_named_as_in_the_tar(photographs, tmp_path):
+    images = held(photographs, "ade20k", "validation")[:400]
+    scenes = {e.attributes["orig"].removesuffix(".jpg"): e.attributes["scene"] for e, _ in images}
+    top = "ADEChallengeData2016"
+    files = {f"{top}/images/validation/{e.attributes['orig']}": c for e, c in images}
+    lines = "".join(f"{name} {scene}\n" for name, scene in scenes.items())
+    files[f"{top}/sceneCategories.txt"] = lines.encode()
+    write_zip(tmp_path / f"{top}.zip", files, zipfile.ZIP_STORED)
+    again = list_entries(source("ade20k", split="validation"), tmp_path)
+    assert {e.name.removesuffix(".jpg"): e.attributes["scene"] for e in again} == scenes
+    names = class_names(source("ade20k"), tmp_path)
+    assert all(names[e.label] == e.attributes["scene"] for e in again)
+
+
+def test_real_imagenette_in_its_own_tgz_has_the_labels_that_the_tar_states(photographs, tmp_path):
+    images = held(photographs, "photos-128-val", "val")
+    files = {f"imagenette2/{e.attributes['orig']}": content for e, content in images}
+    write_tar(tmp_path / "imagenette2.tgz", files, "w:gz")
+    wanted = source("imagenette", split="val")
+    again = list_entries(wanted, tmp_path)
+    labels = {e.attributes["orig"].rpartition("/")[2]: e.label for e, _ in images}
+    assert {e.name: e.label for e in again} == labels
+    assert contents(tmp_path, wanted) == {n.rpartition("/")[2]: c for n, c in files.items()}
+
+
 def test_a_tar_within_a_tar_is_read_at_its_own_place(tmp_path):
     # A class tar of odd sizes: every slice must be found through both layers of headers.
     odd = {f"n01440764_{i}.JPEG": os.urandom(1 + 333 * i) for i in range(9)}
