@@ -28,6 +28,9 @@ from mae_lib.images.resolution import (
 from mae_lib.images.store import build_store
 from mae_lib.study.load import load_study
 
+# What mlcroissant calls of rdflib and pandas.
+DEPRECATED = pytest.mark.filterwarnings("ignore:.* deprecated:DeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
@@ -103,6 +106,7 @@ def test_the_pages_pictures_and_charts_say_what_they_show(store):
         assert says in chart.to_dict()["description"]
 
 
+@DEPRECATED
 def test_croissant_metadata_is_valid_and_its_records_are_the_index(store, tmp_path, caplog):
     import mlcroissant
 
@@ -120,6 +124,7 @@ def test_croissant_metadata_is_valid_and_its_records_are_the_index(store, tmp_pa
     assert hashes == store.manifest["files"]
 
 
+@DEPRECATED
 def test_a_croissant_file_that_lacks_its_records_is_found_invalid(store, tmp_path):
     import mlcroissant
 

@@ -15,7 +15,6 @@ from mae_lib.images.perceptual import close_pairs, perceptual_hashes
 from mae_lib.images.store import build_store
 from mae_lib.images.structure import edge_correlation, edges
 from mae_lib.records.sidecar import seal_path
-from mae_lib.study.load import load_study
 
 
 def scene(number: int) -> Image.Image:
@@ -141,17 +140,3 @@ def test_within_and_across_agree_on_what_is_near(tmp_path):
     assert sorted(zip(both["row_1"], both["row_2"], strict=True)) == sorted(
         zip(alone["row_1"], alone["row_2"], strict=True)
     )
-
-
-def test_the_photographs_have_the_twins_that_were_looked_at(photographs, tmp_path):
-    # Counted once and looked at: two pictures of CIFAR-10's test part, none of Tiny-ImageNet's.
-    data = load_study("real-small").data
-    store = build_store(data, tmp_path / "store", data_root=photographs)
-    pairs = duplicates(store)
-    twins = pairs[pairs["array_2"] != "images.npy"]
-    assert sorted(zip(twins["name_1"], twins["name_2"], strict=True)) == [
-        ("cifar-train-000818", "cifar-test-000312"),
-        ("cifar-train-001596", "cifar-test-000219"),
-    ]
-    assert set(pairs["kind"]) == {"near"}
-    assert len(pairs) == 5
