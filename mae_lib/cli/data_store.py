@@ -33,7 +33,7 @@ def verify(
 ) -> None:
     """Compare every packed file with its hash."""
     from mae_lib.errors import StoreError
-    from mae_lib.images.store import verify_store
+    from mae_lib.images.verify import verify_store
     from mae_lib.study.load import load_study
     from mae_lib.study.paths import RunPaths
 

@@ -70,6 +70,11 @@ class Done:
     set_aside: int
 
 
+def name_of(source: str, item: object) -> str:
+    """Return the publisher's name of an image, or the family and number of a drawn one."""
+    return f"{source}-{item:06d}" if isinstance(item, int | np.integer) else item.name
+
+
 def block_rows(size: int) -> int:
     """Return the rows of a block of images of `size` pixels a side."""
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES // (size * size * 3)))
@@ -174,7 +179,8 @@ def _make(making: Making, block: Block) -> tuple[np.ndarray, dict]:
     for run in block.runs:
         part = images[done : done + len(run.items)]
         if making.reader is None:
-            part[...], labels = draw(run.source, run.items, size=making.size, seed=making.seed)
+            items = np.asarray(run.items)
+            part[...], labels = draw(run.source, items, size=making.size, seed=making.seed)
             native = making.size // 2 if run.source == "tiny" else making.size
             sides = [native] * len(run.items)
             for name, values in (("label", labels.tolist()), ("width", sides), ("height", sides)):

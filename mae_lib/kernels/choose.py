@@ -15,8 +15,9 @@ from mae_lib.kernels import calibrate
 from mae_lib.kernels.allocator import keep_freed_memory
 from mae_lib.kernels.attention import attention_fused, attention_products
 from mae_lib.kernels.linear import linear, linear_onednn
+from mae_lib.kernels.linear_fp8 import linear_fp8
 
-LINEAR: dict[str, Callable] = {"torch": linear, "onednn": linear_onednn}
+LINEAR: dict[str, Callable] = {"torch": linear, "onednn": linear_onednn, "fp8": linear_fp8}
 ATTENTION: dict[str, Callable] = {"products": attention_products, "fused": attention_fused}
 TABLES = {"linear": LINEAR, "attention_fp32": ATTENTION, "attention_bf16": ATTENTION}
 REFERENCE = {"linear": "torch", "attention_fp32": "products", "attention_bf16": "products"}

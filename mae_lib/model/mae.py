@@ -8,6 +8,7 @@ Source: He et al. 2022 (arXiv 2111.06377); the algebra is proved in tests/model/
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -29,7 +30,7 @@ CHANNELS = 3
 
 def compute_dtype(precision: str) -> torch.dtype | None:
     """Return the dtype that master weights are cast to for products; None: their own."""
-    return torch.bfloat16 if precision == "bf16" else None
+    return torch.bfloat16 if precision in ("bf16", "fp8") else None
 
 
 class MaskedAutoencoder(torch.nn.Module):
@@ -78,6 +79,8 @@ class MaskedAutoencoder(torch.nn.Module):
         positions = sincos_positions(dim, self.side, self.side).float()
         self.register_buffer("decoder_pos_embed", positions, persistent=False)
         self.compute_dtype = compute_dtype
+        # Sharding and activation checkpointing put themselves around a block here.
+        self.run_block: Callable[..., Tensor] | None = None
 
     def initialise(self, seed: int) -> "MaskedAutoencoder":
         """Draw every weight from `seed` alone: Xavier for matrices, 0.02 normal for tokens."""
@@ -96,16 +99,27 @@ class MaskedAutoencoder(torch.nn.Module):
             initialise_stem(self.encoder.patch_embed.backbone, generator)
         return self
 
+    @property
+    def takes_patches(self) -> bool:
+        """Whether `forward` takes patches for images: no stem looks beyond the visible ones."""
+        return not self.has_stem or self.shape.stem_tiles
+
     def forward(
-        self, images: Float[Tensor, "B height width 3"], order: Int[Tensor, "B L"]
+        self,
+        images: Float[Tensor, "B height width 3"] | Float[Tensor, "B L ppC"],
+        order: Int[Tensor, "B L"],
     ) -> Float[Tensor, ""]:
         """Return the mean squared error on the masked patches of normalised images.
 
         `order` lists each image's patches; the first `keep` are visible. From the noise of another
-        implementation it comes by `masking.order_of_noise`.
+        implementation it comes by `masking.order_of_noise`. Instead of images, their patches may
+        come, cut out in that order (`takes_patches`).
         """
-        self._require_size(images)
-        patches = gather_patches(images, order, self.patch_size)
+        if images.ndim == 3 and self.takes_patches:
+            patches = images
+        else:
+            self._require_size(images)
+            patches = gather_patches(images, order, self.patch_size)
         predicted = self._predict(self.embed(images, patches[:, : self.keep], order), order)
         return masked_error(predicted, patches[:, self.keep :], self.norm_pix)
 
@@ -157,7 +171,7 @@ class MaskedAutoencoder(torch.nn.Module):
 
     def embed(
         self,
-        images: Float[Tensor, "B height width 3"],
+        images: Float[Tensor, "B *image"],
         patches: Float[Tensor, "B K ppC"],
         order: Int[Tensor, "B L"],
     ) -> Float[Tensor, "B K D"]:
@@ -189,7 +203,8 @@ class MaskedAutoencoder(torch.nn.Module):
         x = tokens + positions[order[:, :count] + 1]
         first = self._cast(encoder.cls_token[0]) + positions[:1]
         x = torch.cat([first.expand(batch, 1, -1), x], dim=1).reshape(batch * (count + 1), -1)
-        return run_stack(encoder.blocks, encoder.norm, x, batch=batch, cast=self._cast)
+        run = self.run_block
+        return run_stack(encoder.blocks, encoder.norm, x, batch=batch, cast=self._cast, run=run)
 
     def _predict(self, visible: Tensor, order: Tensor) -> Tensor:
         """Decode: from embedded visible patches to the values of the masked ones `[B, M, ppC]`."""
@@ -210,6 +225,7 @@ class MaskedAutoencoder(torch.nn.Module):
             batch=batch,
             cast=self._cast,
             queries=masked,
+            run=self.run_block,
         )
         head = self.decoder_pred
         values = linear(x, self._cast(head.weight), self._cast(head.bias))

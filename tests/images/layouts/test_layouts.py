@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 from publisher_layouts import (
     CELEBA_NAMES,
@@ -42,6 +43,7 @@ from mae_lib.images.entries import (
     locate,
     read_entry,
 )
+from mae_lib.images.layouts.entry import Entry
 from mae_lib.images.layouts.registry import LAYOUTS, find
 from mae_lib.study import known
 from mae_lib.study.definition import Source
@@ -62,6 +64,43 @@ def contents(root: Path, wanted: Source) -> dict[str, bytes]:
 def test_the_names_a_study_may_use_are_those_of_the_readers():
     assert tuple(LAYOUTS) == known.LAYOUTS
     assert {name for names in known.LAYOUTS_OF.values() for name in names} <= set(LAYOUTS)
+
+
+def devkit(wnids: list[str]) -> dict[str, bytes]:
+    """The development kit: numbers that are not the sorted order, and a parent class besides."""
+    kind = [("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)]
+    numbered = [(3, WNIDS[0], 0), (1, WNIDS[1], 0), (2, WNIDS[2], 0), (4, "n00001740", 2)]
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {"synsets": np.array(numbered, kind).reshape(-1, 1)})
+    number = {wnid: n for n, wnid, _ in numbered}
+    top = "ILSVRC2012_devkit_t12/data"
+    truth = "".join(f"{number[wnid]}\n" for wnid in wnids).encode()
+    name = "ILSVRC2012_validation_ground_truth.txt"
+    return {f"{top}/meta.mat": buffer.getvalue(), f"{top}/{name}": truth}
+
+
+@pytest.mark.parametrize("kit", ["tar", "folder"])
+def test_imagenets_validation_images_take_their_labels_from_the_development_kit(tmp_path, kit):
+    truth = [WNIDS[2], WNIDS[0], WNIDS[1]]
+    images = {f"ILSVRC2012_val_{i + 1:08d}.JPEG": jpeg(900 + i) for i in range(3)}
+    write_folder(tmp_path / "a", imagenet())
+    (tmp_path / "a" / "val" / WNIDS[1] / "ILSVRC2012_val_00000001.JPEG").unlink()
+    write_folder(tmp_path / "a" / "val", images)
+    imagenet_tar(tmp_path / "b" / "ILSVRC2012_img_train.tar")
+    write_tar(tmp_path / "b" / "ILSVRC2012_img_val.tar", images)
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        if kit == "tar":
+            write_tar(folder / "ILSVRC2012_devkit_t12.tar.gz", devkit(truth), "w:gz")
+        else:
+            write_folder(folder, devkit(truth))
+        val = listed(folder, source("imagenet", split="val"))
+        assert [label for _, label, _ in val] == [2, 0, 1]
+    write_folder(tmp_path / "c", imagenet() | {"ILSVRC2012_devkit_t12/data/meta.mat": b"x"})
+    with pytest.raises(StoreError, match=r"no data/ILSVRC2012_validation_ground_truth.txt in it"):
+        list_entries(source("imagenet"), tmp_path / "c")
+    write_folder(tmp_path / "c", devkit(truth) | {"ILSVRC2012_devkit_t12/data/meta.mat": b"x"})
+    with pytest.raises(StoreError, match=r"meta.mat or .* cannot be read"):
+        list_entries(source("imagenet"), tmp_path / "c")
 
 
 def test_imagenet_is_the_same_as_a_folder_and_as_the_tar_of_class_tars(tmp_path):
@@ -183,9 +222,7 @@ def test_the_pickled_cifar10_is_refused_by_name_and_never_unpickled(tmp_path):
     write_folder(tmp_path / "c", {"mine/data_batch_1": bad})
     for root, path in (("a", None), ("b", None), ("c", "mine")):
         wanted = source("cifar10", path=path, layout="cifar10")
-        with pytest.raises(
-            (StoreError, StudyError), match="mae data fetch cifar10|has not the lay"
-        ):
+        with pytest.raises(StoreError, match=r"never unpickled.*mae data fetch cifar10"):
             list_entries(wanted, tmp_path / root)
     assert not mark.exists()
 
@@ -328,52 +365,52 @@ def test_entries_are_read_from_other_processes_and_whatever_vanished_is_one_line
         read_entry(tmp_path, entries[-1])
 
 
-def test_real_photographs_in_the_publishers_layouts_are_what_the_tars_hold(photographs, tmp_path):
-    held = {}
-    for name in ("tiny-imagenet-train", "tiny-imagenet-val", "cifar10-train", "celeba"):
-        split = "val" if name.endswith("val") else "train"
-        wanted = source("x", layout="webdataset", path=f"{name}.tar", split=split)
-        held[name] = list_entries(wanted, photographs)[: 3000 if "tiny" in name else 200]
-    tiny = held["tiny-imagenet-train"] + held["tiny-imagenet-val"]
-    wnids = sorted({e.attributes["wnid"] for e in tiny})
-    assert len(wnids) == 200
-    files = {"wnids.txt": "\n".join(wnids).encode(), "val/val_annotations.txt": b""}
-    for e in tiny:
-        files[e.attributes["orig"] if "train/" in e.attributes["orig"] else (
-            "val/images/" + e.attributes["orig"].rpartition("/")[2]
-        )] = read_entry(photographs, e)  # fmt: skip
-    files["val/val_annotations.txt"] = "".join(
-        f"{e.attributes['orig'].rpartition('/')[2]}\t{e.attributes['wnid']}\t0\t0\t9\t9\n"
-        for e in held["tiny-imagenet-val"]
-    ).encode()
-    packed = {f"tiny-imagenet-200/{n}": c for n, c in files.items()}
-    write_zip(tmp_path / "tiny-imagenet-200.zip", packed, zipfile.ZIP_STORED)
-    again = list_entries(source("tiny-imagenet", split="train+val"), tmp_path)
-    labels = {e.attributes["orig"].rpartition("/")[2]: e.label for e in tiny}
-    assert {e.name: e.label for e in again} == labels
-    assert read_entry(tmp_path, again[7]) in files.values()
+def held(photographs: Path, name: str, split: str) -> list[tuple[Entry, bytes]]:
+    wanted = source("x", layout="webdataset", path=f"{name}.tar", split=split)
+    entries = list_entries(wanted, photographs)
+    return [(e, read_entry(photographs, e)) for e in entries]
 
-    cifar = held["cifar10-train"]
-    pixels = np.stack(
-        [np.asarray(Image.open(io.BytesIO(read_entry(photographs, e)))) for e in cifar]
-    )
-    batch = cifar10_batch(np.array([e.label for e in cifar], np.uint8), pixels)
-    batches = {f"cifar-10-batches-bin/data_batch_{i}.bin": batch for i in range(1, 6)}
-    batches["cifar-10-batches-bin/test_batch.bin"] = batch
+
+def test_real_tiny_imagenet_in_its_own_zip_has_the_labels_that_the_tar_states(
+    photographs, tmp_path
+):
+    images = held(photographs, "tiny-imagenet-val", "val")
+    named = [(e.attributes["orig"].rpartition("/")[2], e, content) for e, content in images]
+    top = "tiny-imagenet-200"
+    files = {f"{top}/val/images/{name}": content for name, _, content in named}
+    files[f"{top}/wnids.txt"] = "\n".join({e.attributes["wnid"] for e, _ in images}).encode()
+    lines = (f"{name}\t{e.attributes['wnid']}\t0\t0\t9\t9\n" for name, e, _ in named)
+    files[f"{top}/val/val_annotations.txt"] = "".join(lines).encode()
+    write_zip(tmp_path / "tiny-imagenet-200.zip", files, zipfile.ZIP_STORED)
+    again = list_entries(source("tiny-imagenet", split="val"), tmp_path)
+    assert {e.name: e.label for e in again} == {name: e.label for name, e, _ in named}
+    assert len({e.label for e in again}) == 200
+    for e in again[::97]:
+        assert read_entry(tmp_path, e) == files[f"{top}/val/images/{e.name}"]
+
+
+def test_real_cifar10_in_its_own_archive_has_the_pixels_of_the_pngs(photographs, tmp_path):
+    images = held(photographs, "cifar10-test", "test")
+    labels = np.array([e.label for e, _ in images], np.uint8)
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(content))) for _, content in images])
+    batch = cifar10_batch(labels, pixels)
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    batches = {f"cifar-10-batches-bin/{name}.bin": batch for name in names}
     write_tar(tmp_path / "cifar-10-binary.tar.gz", batches, "w:gz")
     records = list_entries(source("cifar10", split="test"), tmp_path)
-    assert [e.label for e in records] == [e.label for e in cifar]
+    assert [e.label for e in records] == labels.tolist()
     read = np.stack([decode_raw(read_entry(tmp_path, e)) for e in records])
     assert np.array_equal(read, pixels)
 
-    faces = held["celeba"]
-    names = [e.attributes["orig"] for e in faces]
-    write_folder(tmp_path / "celeba", celeba_lists(names[:99], [0] * 99))
-    images = {f"img_align_celeba/{e.attributes['orig']}": read_entry(photographs, e) for e in faces}
-    write_zip(tmp_path / "celeba" / "img_align_celeba.zip", dict(list(images.items())[:99]))
-    again = list_entries(source("celeba"), tmp_path)
-    assert {e.name for e in again} == set(names[:99])
-    assert read_entry(tmp_path, again[0]) == images[f"img_align_celeba/{again[0].name}"]
+
+def test_real_faces_in_their_own_zip_are_the_same_bytes(photographs, tmp_path):
+    images = held(photographs, "celeba-128", "test")[:99]
+    names = [e.attributes["orig"] for e, _ in images]
+    files = {f"img_align_celeba/{n}": c for n, (_, c) in zip(names, images, strict=True)}
+    write_folder(tmp_path / "celeba", celeba_lists(names, [2] * 99))
+    write_zip(tmp_path / "celeba" / "img_align_celeba.zip", files)
+    again = contents(tmp_path, source("celeba", split="test"))
+    assert again == {n: c for n, (_, c) in zip(names, images, strict=True)}
 
 
 def test_a_tar_within_a_tar_is_read_at_its_own_place(tmp_path):
