@@ -115,7 +115,12 @@ def _download(file, folder: Path) -> Path:
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress("{task.description}", *columns, transient=True) as bar:
         task = bar.add_task(file.name, total=file.size)
-        return fetch_file(file, folder, progress=lambda done, _: bar.update(task, completed=done))
+        return fetch_file(
+            file,
+            folder,
+            progress=lambda done, _: bar.update(task, completed=done),
+            notice=bar.console.print,
+        )
 
 
 def _print_here(data, folder: Path) -> None:

@@ -70,6 +70,11 @@ class Done:
     set_aside: int
 
 
+def name_of(source: str, item: object) -> str:
+    """Return the publisher's name of an image, or the family and number of a drawn one."""
+    return f"{source}-{item:06d}" if isinstance(item, int | np.integer) else item.name
+
+
 def block_rows(size: int) -> int:
     """Return the rows of a block of images of `size` pixels a side."""
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES // (size * size * 3)))

@@ -1,5 +1,6 @@
 """Build a store from its plan: arrays by blocks, then index and labels, the manifest at last."""
 
+import itertools
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -9,10 +10,12 @@ import pandas as pd
 
 from mae_lib.errors import RecordError
 from mae_lib.images.blocks import JOURNAL, Making, block_rows, sized
+from mae_lib.images.decode import SMALLER
 from mae_lib.images.index import seals, write_index, write_origins
 from mae_lib.images.kinds import PLANS
-from mae_lib.images.pack import Filled, Judge, Progress, fill, finish
+from mae_lib.images.pack import Array, Filled, Progress, SetAside, SparesUsedUp, fill, finish
 from mae_lib.images.plans import Plan, labels_file
+from mae_lib.images.twins import twin_judge
 from mae_lib.images.verify import header_hash
 from mae_lib.records.atomic import replacing, sha256_of, write_csv
 from mae_lib.records.sealed import read_sealed, write_sealed
@@ -31,25 +34,59 @@ def build(
 
     Raises: StudyError for images that are missing or too few; StoreError for damaged ones.
     """
-    making = Making(folder, data.size, data.seed, smaller=data.smaller, limit=data.set_aside_limit)
+    making = Making(
+        folder,
+        data.size,
+        data.seed,
+        smaller=data.smaller,
+        limit=data.set_aside_limit,
+        perceptual=data.twins == "drop",
+    )
     plan = PLANS[data.kind](data, making, data_root, workers)
     _begin(plan, data, folder)
-    total = len(plan.images) + sum(map(len, plan.tasks.values()))
-    before = 0
+    report = _Report(progress, len(plan.images) + sum(map(len, plan.tasks.values())))
+    tasks = {}
+    for key, array in plan.tasks.items():
+        tasks[key] = fill(plan.making, array, workers=workers, progress=report.of(array))
+    judge = twin_judge(plan.making, tasks) if data.twins == "drop" else None
+    aside: list[SetAside] = []
+    for generation in itertools.count():
+        try:
+            images = fill(
+                plan.making,
+                plan.images,
+                workers=workers,
+                judge=judge,
+                progress=report.of(plan.images),
+                generation=generation,
+            )
+            break
+        except SparesUsedUp as used:
+            # What is short is known only now: the mixture is settled again without those images.
+            aside += used.set_aside
+            if data.shortfall == "error":
+                raise
+            excluded = {(gone.source, gone.name) for gone in aside}
+            plan = PLANS[data.kind](data, making, data_root, workers, excluded)
+    images.set_aside[:0] = aside
+    _complete(data, plan, images, tasks)
 
-    def filled(array, judge: Judge | None = None) -> Filled:
-        nonlocal before
-        offset, before = before, before + len(array)
+
+class _Report:
+    """Progress of several arrays as one count."""
+
+    def __init__(self, progress: Progress | None, total: int):
+        self.progress, self.total, self.before = progress, total, 0
+
+    def of(self, array: Array) -> Progress:
+        offset = self.before
+        self.before += len(array)
 
         def report(done: int, _: int) -> None:
-            if progress:
-                progress(offset + done, total)
+            if self.progress:
+                self.progress(min(offset + done, self.total), self.total)
 
-        return fill(plan.making, array, workers=workers, judge=judge, progress=report)
-
-    tasks = {key: filled(array) for key, array in plan.tasks.items()}
-    images = filled(plan.images)
-    _complete(data, plan, images, tasks)
+        return report
 
 
 def _begin(plan: Plan, data: Data, folder: Path) -> None:
@@ -104,7 +141,8 @@ def _complete(data: Data, plan: Plan, images: Filled, tasks: dict) -> None:
             "files": {name: sha256_of(folder / name) for name in sorted(names)},
             **plan.notes,
         }
-        | _counted(aside),
+        | _counted(aside)
+        | ({"smaller": SMALLER} if data.smaller else {}),
     )
 
 

@@ -34,7 +34,9 @@ def choose(
 
 def keyed_order(source: str, entries: Sequence[Entry], seed: int) -> np.ndarray:
     """Return all entries' indices in the order in which they are chosen: int64 `[n]`."""
-    names = [entry.name for entry in entries]
-    keys = keyed([name_key(source, name) for name in names], seed)
-    # 56 bits of hash may be equal once in a long time; the name then decides, never the file.
-    return np.lexsort((np.array(names, dtype=np.str_), keys)).astype(np.int64)
+    keys = keyed((name_key(source, entry.name) for entry in entries), seed)
+    order = np.argsort(keys, kind="stable")
+    # 56 bits of hash are equal once in a long time; the name then decides, never the file.
+    if (np.diff(keys[order]) == 0).any():
+        order = np.lexsort((np.array([entry.name for entry in entries]), keys))
+    return order.astype(np.int64)

@@ -126,7 +126,7 @@ def locate(source: Source | Task, root: Path | None) -> tuple[Layout, Path]:
     if not found:
         raise StudyError(
             f"MAE_DATA: {root}: no {' or '.join(names)} for {source.name}; "
-            f"`mae data fetch {source.name}` says how to get it"
+            f"give its layout and path, or see `mae data fetch {source.name}`"
         )
     if len(found) > 1:
         where = ", ".join(f"{layout.name} at {place}" for layout, place in found)

@@ -37,14 +37,16 @@ def fetch(
     folder: Path,
     *,
     progress: Progress = lambda done, total: None,
-    tries: int = 6,
+    notice: Callable[[str], None] = lambda line: None,
+    tries: int = 5,
     pause_s: float = 1.0,
     timeout_s: float = 30.0,
 ) -> Path:
     """Download `remote` into `folder` and return its path; nothing is done when it is there.
 
     `tries` counts attempts in a row that bring no new byte; between them it waits `pause_s`,
-    doubled each time. One process downloads, another is refused (BusyError).
+    doubled each time, and `notice` is told why. One process downloads, another is refused
+    (BusyError).
     Raises: StoreError when the server sends something else, or nothing; MaeError when the disk is
     full or the folder cannot be written.
     """
@@ -67,6 +69,7 @@ def fetch(
                         f"{_length(part):,} of {remote.size:,} bytes are kept in {part}, the same "
                         "command goes on from there"
                     ) from None
+                notice(f"{remote.name}: {cut}; trying again")
                 time.sleep(pause_s * 2 ** max(0, failures - 1))
         try:
             _require_same(part, remote, f"{remote.url}: changed")

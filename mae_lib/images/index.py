@@ -8,13 +8,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mae_lib.images.blocks import Block, block_hash
+from mae_lib.images.blocks import Block, block_hash, name_of
 from mae_lib.images.pack import Filled
-from mae_lib.images.plans import name_of
 from mae_lib.records.atomic import replacing
 
-# pyarrow's own group, so that a store of fewer images has the bytes of DataFrame.to_parquet.
-GROUP_ROWS = 2**20
+# Rows in memory at once. A store of fewer images has the bytes of DataFrame.to_parquet.
+GROUP_ROWS = 2**17
 
 
 def write_index(folder: Path, filled: Filled, transform: str) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """What each kind of data puts into which row of a store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from mae_lib.images.blocks import Making, Run
@@ -8,6 +8,7 @@ from mae_lib.images.mixture import require_feasible
 from mae_lib.images.pack import Array
 from mae_lib.images.plans import Plan, library_versions, task_file
 from mae_lib.images.procedural import CLASSES
+from mae_lib.images.sources_plan import sources_plan
 from mae_lib.images.tars import tars_plan
 from mae_lib.study.definition import Data
 
@@ -16,7 +17,11 @@ _TRAIN_ITEMS, _TEST_ITEMS = 1 << 32, 1 << 33
 
 
 def procedural_plan(
-    data: Data, making: Making, data_root: Path | None, workers: int | None
+    data: Data,
+    making: Making,
+    data_root: Path | None,
+    workers: int | None,
+    excluded: Collection[tuple[str, str]] = (),
 ) -> Plan:
     """Plan images drawn by code: item numbers of each family."""
     available = {source.name: data.total for source in data.sources}
@@ -34,7 +39,8 @@ def procedural_plan(
     return Plan(making, Array("images.npy", runs), tasks, transform, library_versions())
 
 
-PLANS: dict[str, Callable[[Data, Making, Path | None, int | None], Plan]] = {
+PLANS: dict[str, Callable[..., Plan]] = {
     "procedural": procedural_plan,
     "tars": tars_plan,
+    "sources": sources_plan,
 }

@@ -22,6 +22,7 @@ from mae_lib.images.blocks import (
     Run,
     block_rows,
     ensure_block,
+    name_of,
     part_path,
     read_entry_of,
     sized,
@@ -31,8 +32,16 @@ from mae_lib.records.atomic import not_written
 from mae_lib.records.faults import tick
 
 Progress = Callable[[int, int], None]
-# Facts of a block in, a reason for each of its rows that may not stay out: {position: reason}.
-Judge = Callable[[dict], dict[int, str]]
+# A block and its facts in; out, why rows of it may not stay: {position: reason}.
+Judge = Callable[[Block, dict], dict[int, str]]
+
+
+class SparesUsedUp(StudyError):
+    """A source has no image left to stand in for those set aside, which `set_aside` lists."""
+
+    def __init__(self, message: str, set_aside: list["SetAside"]):
+        super().__init__(message)
+        self.set_aside = set_aside
 
 
 @dataclass(frozen=True)
@@ -91,18 +100,24 @@ class Filled:
 
 
 def fill(
-    making: Making, array: Array, *, workers: int | None, judge: Judge | None, progress: Progress
+    making: Making,
+    array: Array,
+    *,
+    workers: int | None,
+    judge: Judge | None = None,
+    progress: Progress | None = None,
+    generation: int = 0,
 ) -> Filled:
     """Fill one array and return what its rows hold; rows that an earlier build made are kept.
 
-    Raises: StudyError when a source has no spare image left; what `ensure_block` raises.
+    `generation` tells apart plans of one array within a build.
+    Raises: SparesUsedUp when a source has no spare image left; what `ensure_block` raises.
     """
-    generation, aside = 0, []
+    aside: list[SetAside] = []
     while True:
         key = f"{array.file.removesuffix('.npy').replace('/', '_')}-{generation}"
         filled = Filled(array, key, making.size, set_aside=aside)
         create(making, array)
-        total = len(array)
         holes = _round(making, filled, _blocks(array, key, making.size), workers, judge, progress)
         _require_few(making, filled)
         if array.spare is None and holes:
@@ -116,7 +131,6 @@ def fill(
             blocks = _fillers(array, filled, holes, spare, f"{key}-spare{round_}", making.size)
             holes = _round(making, filled, iter(blocks), workers, judge, None)
             _require_few(making, filled)
-        progress(total, total)
         return filled
 
 
@@ -208,13 +222,13 @@ def _round(making, filled: Filled, blocks, workers, judge, progress) -> list[int
     for block, facts, spare in sorted(found, key=lambda entry: entry[0].key):
         reasons = {int(k): ("damaged", v) for k, v in facts["set_aside"].items()}
         if judge:
-            twins = {k: ("twin", v) for k, v in judge(facts).items()}
+            twins = {k: ("twin", v) for k, v in judge(block, facts).items()}
             reasons = twins | reasons
         sources = [(run.source, item) for run in block.runs for item in run.items]
         for position, row in enumerate(block.rows):
             source, item = sources[position]
             if position in reasons:
-                holes[row] = SetAside(block.file, source, item.name, *reasons[position])
+                holes[row] = SetAside(block.file, source, name_of(source, item), *reasons[position])
             elif spare:
                 theirs = {k: v[position] for k, v in facts.items() if isinstance(v, list)}
                 theirs["smaller"] = {s: v[position] for s, v in facts["smaller"].items()}
@@ -242,9 +256,10 @@ def _fillers(array: Array, filled: Filled, holes, spare, key: str, size: int) ->
         item = next(spare[source], None)
         if item is None:
             gone = [a for a in filled.set_aside if a.source == source]
-            raise StudyError(
+            raise SparesUsedUp(
                 f"data.sources.{source}: {len(gone):,} images were set aside and none is left to "
-                f"stand in, {gone[0].name} first ({gone[0].reason}); lower data.total"
+                f"stand in, {gone[0].name} first ({gone[0].reason}); lower data.total",
+                filled.set_aside,
             )
         pairs.append((row, source, item))
     blocks, step = [], block_rows(size)

@@ -5,8 +5,6 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from mae_lib.images.blocks import Making
 from mae_lib.images.pack import Array
 from mae_lib.study.definition import Data, settings_of
@@ -51,11 +49,6 @@ def task_file(task: str, part: str) -> str:
 def labels_file(task: str, part: str) -> str:
     """Return the array of a task's labels."""
     return f"tasks/{task}-{part}-labels.npy"
-
-
-def name_of(source: str, item: object) -> str:
-    """Return the publisher's name of an image, or the family and number of a drawn one."""
-    return f"{source}-{item:06d}" if isinstance(item, int | np.integer) else item.name
 
 
 def library_versions(*more: str) -> dict[str, str]:

@@ -80,11 +80,13 @@ PUBLISHERS: dict[str, Publisher] = {
                 Published(
                     "ILSVRC2012_img_val.tar", 6_744_924_160, "29b22e2961454d5413ddabcf34fc5622"
                 ),
+                Published("ILSVRC2012_devkit_t12.tar.gz", None, "fa75699e90414af021442c21a62c3abf"),
             ),
             steps=(
                 "Make an account at https://image-net.org/signup.php and ask for access.",
                 "Agree to the terms, then take 'Training images (Task 1 & 2)' from the page above; "
-                "'Validation images (all tasks)' only if a probe uses them.",
+                "'Validation images (all tasks)' and 'Development kit (Task 1 & 2)' only if a probe "
+                "uses them: the kit has their labels.",
                 "Do not unpack the training tar: it is read as it is. An unpacked "
                 "train/<wnid>/*.JPEG is read as well.",
             ),

@@ -13,7 +13,7 @@ import pandas as pd
 from mae_lib.errors import RecordError, StoreError, StudyError
 from mae_lib.images.build import build
 from mae_lib.images.pack import Progress, clear
-from mae_lib.images.subsets import family_order
+from mae_lib.images.subsets import name_key, subset_order
 from mae_lib.records.locks import locked
 from mae_lib.records.sealed import read_sealed
 from mae_lib.study.definition import Data
@@ -71,7 +71,17 @@ class Store:
         if not 0 < images <= len(self.images):
             raise StudyError(f"images: the store holds {len(self.images):,}, got {images:,}")
         codes = pd.factorize(self.index["source"])[0]
-        return family_order(codes, list(self.index["sha256"]), seed)[:images]
+        kind = self.manifest["recipe"]["kind"]
+        return subset_order(kind, codes, self._keys(kind), seed)[:images]
+
+    def _keys(self, kind: str) -> list[str]:
+        """What decides which images come first: pixels, or names where pixels do not choose."""
+        if kind == "sources":
+            return [
+                name_key(source, name)
+                for source, name in zip(self.index["source"], self.index["name"], strict=True)
+            ]
+        return list(self.index["sha256"])
 
     def task(self, name: str) -> TaskImages:
         """Open the labelled images of a task, memory-mapped."""

@@ -4,7 +4,7 @@ Which images a source gives is decided by what they show, so a source that gives
 images is decoded once more before, for the hashes alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,13 @@ from mae_lib.images.subsets import family_order
 from mae_lib.study.definition import Data, Task
 
 
-def tars_plan(data: Data, making: Making, data_root: Path | None, workers: int | None) -> Plan:
+def tars_plan(
+    data: Data,
+    making: Making,
+    data_root: Path | None,
+    workers: int | None,
+    excluded: Collection[tuple[str, str]] = (),
+) -> Plan:
     """Plan a mixture of tars: each checked by its hash, listed, and chosen from by pixels.
 
     Raises: StudyError for files that are missing or too few images; StoreError for damaged ones.

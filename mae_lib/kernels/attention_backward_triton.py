@@ -20,7 +20,7 @@ _MOST_KEYS = 64
 
 def backward(heads: Heads, gradients: Heads, out: Tensor, grad_out: Tensor, lse: Tensor) -> None:
     """Fill `gradients`, laid out as `heads`, from contiguous `out` and its gradient."""
-    blocks = blocks_of(heads, most_keys=_MOST_KEYS)
+    blocks = blocks_of(heads, most=_MOST_KEYS)
     groups = triton.cdiv(heads.batch, blocks.pack)
     steps = triton.cdiv(blocks.pack * heads.keys, blocks.keys)
     shape = {
@@ -34,6 +34,7 @@ def backward(heads: Heads, gradients: Heads, out: Tensor, grad_out: Tensor, lse:
         "BLOCK_N": blocks.keys,
         "BLOCK_D": blocks.head,
         "num_warps": blocks.warps,
+        "num_stages": blocks.stages,
     }
     saved = heads.q, heads.k, heads.v, out, grad_out, lse
     numbers = heads.batch, heads.heads, heads.scale

@@ -17,6 +17,7 @@ class Blocks:
     keys: int
     head: int
     warps: int
+    stages: int
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,20 @@ def heads_of_queries(q: Tensor, kv: Tensor) -> Heads:
     return Heads(q, k, v, batch, q.shape[1], tokens, heads, head_dim, row, 2 * row)
 
 
-def blocks_of(heads: Heads, *, most_keys: int) -> Blocks:
-    """Choose the blocks: all keys in one up to `most_keys`, else steps of 64.
+def blocks_of(heads: Heads, *, most: int) -> Blocks:
+    """Choose the blocks: all keys in one up to `most`, else steps of 64 at the most.
 
-    Under 9 tokens some images share a block.
+    Under 9 tokens some images share a block. Without tensor cores (fp32) a product is unrolled into
+    registers: blocks of 32, without loads ahead of the loop, are the largest that fit
+    (tests/kernels/test_offline_compiler.py).
     """
+    narrow = heads.q.dtype.itemsize < 4
+    most, step, threads, stages = (most, 64, 64, 2) if narrow else (32, 32, 4, 1)
     pack = max(1, LEAST // max(heads.keys, heads.queries))
-    keys = _block(pack * heads.keys)
-    keys = keys if keys <= most_keys else min(64, most_keys)
-    queries = min(64, _block(pack * heads.queries))
-    larger = max(queries, keys)
-    warps = 1 if larger <= 16 else 2 if larger <= 32 else 4 if larger <= 64 else 8
-    return Blocks(pack, queries, keys, _block(heads.head_dim), warps)
+    keys, queries = _block(pack * heads.keys), _block(pack * heads.queries)
+    keys, queries = keys if keys <= most else step, min(step, queries)
+    warps = max(1, min(8, queries * keys // (16 * threads)))
+    return Blocks(pack, queries, keys, _block(heads.head_dim), warps, stages)
 
 
 def _block(rows: int) -> int:

@@ -109,7 +109,7 @@ _query_attention.register_autograd(_query_gradient, setup_context=_keep)
 
 
 def _forward(heads: Heads) -> tuple[Tensor, Tensor]:
-    blocks = blocks_of(heads, most_keys=_MOST_KEYS)
+    blocks = blocks_of(heads, most=_MOST_KEYS)
     rows = heads.batch * heads.queries
     out = torch.empty(
         heads.batch,
@@ -142,6 +142,7 @@ def _forward(heads: Heads) -> tuple[Tensor, Tensor]:
         BLOCK_N=blocks.keys,
         BLOCK_D=blocks.head,
         num_warps=blocks.warps,
+        num_stages=blocks.stages,
     )
     return out, lse
 

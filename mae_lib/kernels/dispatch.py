@@ -6,6 +6,7 @@ runs in its interpreter if TRITON_INTERPRET=1, else the wish is refused.
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
@@ -26,7 +27,14 @@ TRITON: dict[str, tuple[str, str]] = {
     "query_attention": ("mae_lib.kernels.attention_triton", "query_attention_triton"),
 }
 
+_loaded: dict[str, Callable] = {}
 _allowed: frozenset[str] = frozenset(TRITON)
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Say whether triton is installed."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def wish() -> str:
@@ -68,14 +76,17 @@ def takes_triton(name: str, device: str, dtype: torch.dtype) -> bool:
         return False
     if word == "triton":
         _require_triton(device)
-        return True
-    return device == "cuda" and importlib.util.find_spec("triton") is not None
+    elif device != "cuda" or not has_triton():
+        return False
+    # torch.compile cannot look through an import: it happens here, at the first question.
+    triton_way(name)
+    return True
 
 
 @torch.compiler.assume_constant_result
-def is_forced() -> bool:
-    """Say whether MAE_KERNELS=triton: then no measured table is asked."""
-    return wish() == "triton"
+def takes_any(device: str, dtype: torch.dtype) -> bool:
+    """Say whether any operation at all takes its Triton kernel."""
+    return any(takes_triton(name, device, dtype) for name in TRITON)
 
 
 def triton_way(name: str) -> Callable:
@@ -83,10 +94,12 @@ def triton_way(name: str) -> Callable:
 
     Raises: KernelError when triton is not installed.
     """
-    if importlib.util.find_spec("triton") is None:
-        raise KernelError(f"{name}: triton is not installed here; unset MAE_KERNELS", exit_code=2)
-    module, function = TRITON[name]
-    return getattr(importlib.import_module(module), function)
+    if name not in _loaded:
+        if not has_triton():
+            raise KernelError(f"{name}: triton is not installed here", exit_code=2)
+        module, function = TRITON[name]
+        _loaded[name] = getattr(importlib.import_module(module), function)
+    return _loaded[name]
 
 
 def chosen(name: str, reference: Callable, tensor: torch.Tensor) -> Callable:
@@ -97,7 +110,7 @@ def chosen(name: str, reference: Callable, tensor: torch.Tensor) -> Callable:
 
 
 def _require_triton(device: str) -> None:
-    if importlib.util.find_spec("triton") is None:
+    if not has_triton():
         raise KernelError(
             "MAE_KERNELS: triton is forced and not installed here; unset it", exit_code=2
         )

@@ -25,17 +25,21 @@ def masked_error(
 def masked_error_reference(
     predicted: Float[Tensor, "B M ppC"], target: Float[Tensor, "B M ppC"], normalise: bool
 ) -> Float[Tensor, ""]:
-    """Return the same by torch: the definition.
-
-    A patch is scaled by its mean and unbiased variance, (x - mean) / sqrt(variance + 1e-6).
-    Source: He et al. 2022, section 4.1 (per-patch normalisation).
-    """
+    """Return the same by torch: the definition."""
     wide = torch.promote_types(target.dtype, torch.float32)
     target = target.detach().to(wide)
     if normalise:
-        variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
-        target = (target - mean) * torch.rsqrt(variance + TARGET_EPS)
+        target = normalise_patches(target)
     return functional.mse_loss(predicted.to(wide), target)
+
+
+def normalise_patches(patches: Float[Tensor, "B M ppC"]) -> Float[Tensor, "B M ppC"]:
+    """Scale each patch by its mean and unbiased variance: (x - mean) / sqrt(variance + 1e-6).
+
+    Source: He et al. 2022, section 4.1 (per-patch normalisation).
+    """
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) * torch.rsqrt(variance + TARGET_EPS)
 
 
 def random_arguments(

@@ -113,6 +113,24 @@ class DataFields(_Strict):
     sources: tuple[SourceFields, ...] = Field(min_length=1)
     tasks: tuple[TaskFields, ...] = Field(min_length=1)
     shortfall: Literal["error", "rescale", "repeat"] = "error"
+    smaller: tuple[Annotated[int, Field(ge=2, le=4096)], ...] = ()
+    decoder: Literal["pillow", "fast"] = "pillow"
+    # What kind sources does where the study says nothing; the older kinds do as they did.
+    twins: Literal["drop", "keep"] | None = None
+    set_aside_limit: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _packing_fits_the_kind(self):
+        if wrong := [s for s in self.smaller if s >= self.size]:
+            raise ValueError(f"smaller: sides below size {self.size} were expected, got {wrong[0]}")
+        if len(set(self.smaller)) < len(self.smaller):
+            raise ValueError("smaller: the same side is given twice")
+        if self.kind in ("procedural", "planned"):
+            named = [n for n in ("twins", "set_aside_limit") if getattr(self, n) is not None]
+            named += ["decoder"] * (self.decoder != "pillow")
+            if named:
+                raise ValueError(f"{named[0]}: for photographs only, kind is {self.kind}")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self):
@@ -285,4 +303,15 @@ def plain_data(fields: DataFields) -> definition.Data:
         sources=tuple(plain(source, definition.Source) for source in fields.sources),
         tasks=tuple(plain(task, definition.Task) for task in fields.tasks),
         shortfall=fields.shortfall,
+        smaller=fields.smaller,
+        decoder=fields.decoder,
+        twins=fields.twins or ("drop" if fields.kind == "sources" else "keep"),
+        set_aside_limit=_limit(fields),
     )
+
+
+def _limit(fields: DataFields) -> float:
+    """The share of images that may be set aside: one in a thousand of a publisher's whole set."""
+    if fields.set_aside_limit is None:
+        return 0.001 if fields.kind == "sources" else 0.0
+    return fields.set_aside_limit

@@ -14,6 +14,8 @@ from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.study.definition import Cell, Recipe, settings_of
 from mae_lib.study.execution import Execution
+from mae_lib.training.checkpoint import drop_checkpoints
+from mae_lib.training.world import World
 
 
 def device() -> torch.device:
@@ -31,6 +33,18 @@ def kernels_for(recipe: Recipe, kernels: dict[str, str], where: torch.device) ->
         return kernels
     require_fp8(where)
     return kernels | {"linear": "fp8"}
+
+
+def environment_for(cell: Cell, folder: Path, world: World, execution: Execution) -> dict:
+    """Return `environment_of`, looked up and recorded by rank 0 and read by all others."""
+    if world.size == 1:
+        return environment_of(cell, folder, execution)
+    if world.writes:
+        environment_of(cell, folder, execution)
+    world.wait()
+    recorded = read_sealed(folder / "cell.json")["environment"]
+    # Ranks share the cores of a machine, however many threads the run was begun with.
+    return recorded | {"threads": int(os.environ.get("MAE_THREADS", recorded["threads"]))}
 
 
 def environment_of(cell: Cell, folder: Path, execution: Execution) -> dict:
@@ -61,8 +75,7 @@ def environment_of(cell: Cell, folder: Path, execution: Execution) -> dict:
                 before |= {"execution": asdict(execution)}
                 write_description(cell, folder, before)
             return before
-        for state in sorted((folder / "state").glob("step-*")):
-            state.unlink()
+        drop_checkpoints(folder / "state")
     here |= {"kernels": choose.best(), "execution": asdict(execution)}
     write_description(cell, folder, here)
     return here

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from mae_lib.errors import RecordError
 from mae_lib.records.atomic import sha256_of
 from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.study.definition import Cell
-from mae_lib.training.checkpoint import write_tensors
+from mae_lib.training.checkpoint import drop_checkpoints, write_tensors
 from mae_lib.training.memory import OutOfMemory, as_out_of_memory
 
 
@@ -55,8 +55,8 @@ def completed(cell: Cell, folder: Path) -> Trained | None:
     return Trained(folder=folder, **{name: result[name] for name in names})
 
 
-def finish(cell: Cell, trained: Trained, model: torch.nn.Module, *, notes: dict) -> Trained:
-    """Write the weights, then the sealed result that makes the training count as done.
+def finish(cell: Cell, trained: Trained, tensors: dict[str, Tensor], *, notes: dict) -> Trained:
+    """Write the weights `tensors`, then the sealed result that makes the training count as done.
 
     `notes` are further fields of training.json; the checkpoints of a complete run are dropped.
     """
@@ -64,16 +64,25 @@ def finish(cell: Cell, trained: Trained, model: torch.nn.Module, *, notes: dict)
     weights = folder / "weights.safetensors"
     sha256 = None
     if trained.status == "complete":
-        write_tensors(weights, model.state_dict())
+        write_tensors(weights, tensors)
         sha256 = sha256_of(weights)
     result = dataclasses.asdict(trained) | {"digest": cell.digest, "weights_sha256": sha256}
     result["metrics_sha256"] = sha256_of(folder / "metrics.jsonl")
     del result["folder"]
     write_sealed(folder / "training.json", result | notes)
-    for old in sorted((folder / "state").glob("step-*")) if trained.status == "complete" else ():
-        if ".corrupt" not in old.name:
-            old.unlink()
+    sweep(folder, complete=trained.status == "complete")
     return trained
+
+
+def sweep(folder: Path, *, complete: bool) -> None:
+    """Remove what a killed process left half-written and, of a complete run, the checkpoints.
+
+    For the holder of the cell's lock only: every temporary file in there is a dead process's.
+    """
+    for left in folder.rglob(".*.tmp"):
+        left.unlink()
+    if complete:
+        drop_checkpoints(folder / "state")
 
 
 @contextlib.contextmanager

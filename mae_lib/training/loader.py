@@ -1,14 +1,15 @@
 """Batches prepared ahead by worker processes, in the order of the steps."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
 from mae_lib.errors import StoreError
-from mae_lib.records.orphans import die_with_parent
 
 Item = TypeVar("Item", covariant=True)
 # Steps that each worker prepares before they are asked for.
@@ -64,6 +65,13 @@ def in_order(steps: Steps[Item], start: int, stop: int, *, workers: int) -> Iter
 
 def _begin(worker: int) -> None:
     """A signal to the whole group is the trainer's to handle; it needs its workers until it saved."""
-    die_with_parent(signal.SIGKILL)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_trainer, daemon=True).start()
+
+
+def _end_with_trainer() -> None:
+    # torch's own watch looks for another parent, but the parent is the fork server, which lives as
+    # long as its children do.
+    multiprocessing.parent_process().join()
+    os._exit(1)

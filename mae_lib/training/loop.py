@@ -26,13 +26,14 @@ from mae_lib.training.batches import Batch, batches
 from mae_lib.training.checkpoint import restore_checkpoint, save_checkpoint
 from mae_lib.training.environment import (
     device,
-    environment_of,
+    environment_for,
     kernels_for,
     write_description,
 )
 from mae_lib.training.events import Events
-from mae_lib.training.finished import Trained, completed, finish, noting_failure
+from mae_lib.training.finished import Trained, completed, finish, noting_failure, sweep
 from mae_lib.training.graph import whole_step
+from mae_lib.training.launch import train_on_devices
 from mae_lib.training.metrics import KNN_KEYS, MetricsFile
 from mae_lib.training.monitor import knn_is_due, knn_row
 from mae_lib.training.pace import Pace, gemm_ceiling
@@ -40,6 +41,7 @@ from mae_lib.training.recipe import build_optimizer, learning_rate, planned_step
 from mae_lib.training.resident import Draws
 from mae_lib.training.signals import stopping
 from mae_lib.training.step import Step
+from mae_lib.training.world import Agreement, World, alone, spread, whole
 
 LOG_EVERY = 20
 CHECKPOINT_SECONDS = 20.0
@@ -69,17 +71,37 @@ def pretrain(
     OutOfMemory when not one image fits.
     """
     with locked(folder / ".lock", wait=wait):
-        if (done := completed(cell, folder)) is not None:
+        done = completed(cell, folder)
+        sweep(folder, complete=done is not None and done.status == "complete")
+        if done is not None:
             if not (folder / "cell.json").exists():
                 write_description(cell, folder, done.environment)
             return done
         execution = execution or Execution()
-        environment = environment_of(cell, folder, execution)
-        torch.set_num_threads(environment["threads"])
-        kernels = kernels_for(cell.recipe, environment["kernels"], device())
-        with choose.using(kernels), noting_failure(folder):
-            run = Run(cell, store, folder, execution, environment)
-            return _train(run, log_every, checkpoint_seconds, on_log)
+        if execution.devices > 1:
+            rhythm = {"log_every": log_every, "checkpoint_seconds": checkpoint_seconds}
+            return train_on_devices(cell, store.folder, folder, execution, rhythm)
+        world = alone(device())
+        return train(cell, store, folder, execution, world, log_every, checkpoint_seconds, on_log)
+
+
+def train(
+    cell: Cell,
+    store: Store,
+    folder: Path,
+    execution: Execution,
+    world: World,
+    log_every: int = LOG_EVERY,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    on_log: Callable[[dict], None] | None = None,
+) -> Trained:
+    """Train as one of the world's processes, the cell's lock being held."""
+    environment = environment_for(cell, folder, world, execution)
+    torch.set_num_threads(environment["threads"])
+    kernels = kernels_for(cell.recipe, environment["kernels"], world.device)
+    with choose.using(kernels), noting_failure(folder):
+        run = Run(cell, store, folder, execution, environment, world)
+        return _train(run, log_every, checkpoint_seconds, on_log)
 
 
 def build_model(cell: Cell) -> MaskedAutoencoder:
@@ -108,6 +130,7 @@ class Run:
     folder: Path
     execution: Execution
     environment: dict
+    world: World
 
     @property
     def dtype(self) -> torch.dtype:
@@ -132,26 +155,34 @@ class _Trainer:
 
     def __init__(self, run: Run):
         self.run, self.steps = run, planned_steps(run.cell)
-        self.events = Events(run.folder / "events") if run.execution.tensorboard else None
+        wanted = run.execution.tensorboard and run.world.writes
+        self.events = Events(run.folder / "events") if wanted else None
         torch.use_deterministic_algorithms(True, warn_only=True)
-        self.device, recipe = device(), run.cell.recipe
-        self.model = build_model(run.cell).to(self.device, run.dtype)
+        self.device, recipe = run.world.device, run.cell.recipe
+        self.model = build_model(run.cell).to(run.dtype)
+        module = spread(
+            self.model,
+            run.world,
+            sharding=run.execution.sharding,
+            checkpoint_activations=run.execution.checkpoint_activations,
+        )
         self.optimizer = build_optimizer(self.model, recipe)
-        meta = restore_checkpoint(run.folder / "state", self.model, self.optimizer)
+        meta = restore_checkpoint(run.folder / "state", self.model, self.optimizer, run.world)
         self.progress = Progress(**meta["progress"]) if meta else Progress()
         self.start, self.lr, self.norm = self.progress.step, 0.0, None
         self.total = torch.tensor(self.progress.total, device=self.device, dtype=run.dtype)
         # What did not fit before the run was cut does not fit now.
         limits = [n for n in (run.execution.micro_batch, self.progress.micro_batch) if n]
         self.step = Step(
-            self.model,
+            module,
             self.optimizer,
             clip_grad=recipe.clip_grad,
             micro_batch=min(limits, default=None),
             done=self.start,
+            may_halve=run.world.size == 1,
         )
         # On CUDA the whole step runs on the device, from the crop on; None elsewhere.
-        self.whole = whole_step(run.cell, run.store, self.step)
+        self.whole = whole_step(run.cell, run.store, self.step) if run.world.size == 1 else None
         product = self.model.compute_dtype or run.dtype
         cost, ceiling = cost_of(run.cell), gemm_ceiling(self.device, product)
         self.pace = Pace(self.device, flops_per_image=cost.flops_per_image, ceiling=ceiling)
@@ -165,19 +196,19 @@ class _Trainer:
             "predict_mean_loss": nothing_known,
             "gemm_flops_per_s": round(ceiling),
         }
-        self.metrics = MetricsFile(
-            run.folder / "metrics.jsonl", header=header, from_step=self.start
-        )
-        self.knn = None
-        if run.execution.knn_every:
-            place = {"header": header, "from_step": self.start, "keys": KNN_KEYS}
-            self.knn = MetricsFile(run.folder / "knn.jsonl", **place)
+        self.metrics = self.knn = None
+        if run.world.writes:
+            place = {"header": header, "from_step": self.start}
+            self.metrics = MetricsFile(run.folder / "metrics.jsonl", **place)
+            if run.execution.knn_every:
+                self.knn = MetricsFile(run.folder / "knn.jsonl", **place, keys=KNN_KEYS)
         self.begun_at, self.wall_before = time.monotonic(), self.progress.wall_s
         self.last_log = self.last_save = time.monotonic()
 
     def batches(self, start: int, stop: int, workers: int = 0) -> Iterator[Batch]:
-        """Return the batches of steps `start` to `stop`."""
+        """Return this rank's part of the batches of steps `start` to `stop`."""
         run, place = self.run, {"device": self.device, "dtype": self.run.dtype}
+        place["rows"] = run.world.rows(run.cell.recipe.batch_size)
         return batches(run.cell, run.store, start=start, stop=stop, workers=workers, **place)
 
     def source(self) -> Iterator[Batch] | Iterator[Draws]:
@@ -215,7 +246,7 @@ class _Trainer:
         """Wait for the device, write one line of the loss curve and return it."""
         progress, begun = self.progress, time.perf_counter()
         passed = progress.step - progress.logged_step
-        progress.loss = self.total.item() / passed
+        progress.loss = self.run.world.mean(self.total).item() / passed
         self.pace.worked(time.perf_counter() - begun, waited=True)
         images, now = self.run.cell.recipe.batch_size, time.monotonic()
         row = {
@@ -225,7 +256,7 @@ class _Trainer:
             "lr": self.lr,
             "grad_norm": _finite(self.norm.item()),
             "images_per_s": passed * images / (now - self.last_log),
-        } | self.pace.row(passed * images)
+        } | self.pace.row(passed * images // self.run.world.size)
         self._write(self.metrics, row)
         self.total.zero_()
         progress.logged_step, self.last_log = progress.step, now
@@ -233,11 +264,13 @@ class _Trainer:
 
     def score(self) -> None:
         """Write a line of the k-NN curve."""
+        # On every rank: where each holds a part of the model, all take part in encoding.
         row = knn_row(self.run.cell, self.run.store, self.model, self.progress.step)
         self._write(self.knn, row)
 
-    def _write(self, curve: MetricsFile, row: dict) -> None:
-        curve.append(**row)
+    def _write(self, curve: MetricsFile | None, row: dict) -> None:
+        if curve is not None:
+            curve.append(**row)
         if self.events is not None:
             self.events.log(row)
 
@@ -247,7 +280,7 @@ class _Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of this step."""
-        self.progress.total = self.total.item()
+        self.progress.total = self.run.world.mean(self.total).item()
         self.note_time()
         self._save(self.progress)
         self.last_save = time.monotonic()
@@ -257,17 +290,19 @@ class _Trainer:
         good = self.start + int(self.step.applied.item())
         lr = learning_rate(self.run.cell.recipe, good, self.steps)
         self._save(dataclasses.replace(self.progress, step=good, total=0.0, loss=None))
-        _say(
-            f"{self.run.cell.id}: diverged: the gradient of step {good + 1} is not finite, at "
-            f"learning rate {lr:.3g}; its update was skipped and the state before it is kept. "
-            "Lower base_lr, set clip_grad, or take precision fp32"
-        )
+        if self.run.world.writes:
+            _say(
+                f"{self.run.cell.id}: diverged: the gradient of step {good + 1} is not finite, at "
+                f"learning rate {lr:.3g}; its update was skipped and the state before it is kept. "
+                "Lower base_lr, set clip_grad, or take precision fp32"
+            )
         return {"diverged": {"step": good + 1, "lr": lr}}
 
     def _save(self, progress: Progress) -> None:
         meta = {"digest": self.run.cell.digest, "progress": dataclasses.asdict(progress)}
         state = self.run.folder / "state"
-        save_checkpoint(state, self.model, self.optimizer, step=progress.step, meta=meta)
+        world, step = self.run.world, progress.step
+        save_checkpoint(state, self.model, self.optimizer, step=step, meta=meta, world=world)
 
     def note_time(self) -> None:
         """Bring the wall clock of the whole training, over all its parts, up to date."""
@@ -284,13 +319,19 @@ def _train(run: Run, log_every: int, checkpoint_seconds: float, on_log) -> Train
     progress, every = trainer.progress, run.execution.knn_every
     trainer.model.train()
     source = trainer.source()
-    with contextlib.closing(trainer), contextlib.closing(source), stopping() as stop:
+    agreed = Agreement(run.world)
+    # torchrun passes a signal on to ranks that the cluster has told already.
+    stops = stopping(second_ends=run.world.size == 1)
+    with contextlib.closing(trainer), contextlib.closing(source), stops as stop:
         for batch in trainer.pace.waiting(source):
             trainer.update(batch)
             last = progress.step == trainer.steps
-            save_due = stop.requested or time.monotonic() - trainer.last_save >= checkpoint_seconds
-            # A state that is not finite is never saved: where it shows at a save, it is logged.
-            broken = save_due and trainer.failed()
+            stopped = due = False
+            if not last:
+                due = time.monotonic() - trainer.last_save >= checkpoint_seconds
+                stopped, due = agreed(stop=stop.requested, save=due)
+            # After a failure nothing is saved: where one shows at a save, it is logged.
+            broken = (stopped or due) and trainer.failed()
             if progress.step % log_every == 0 or last or broken:
                 row = trainer.log()
                 if on_log is not None:
@@ -299,9 +340,9 @@ def _train(run: Run, log_every: int, checkpoint_seconds: float, on_log) -> Train
                     return _end(trainer, "diverged")
             if knn_is_due(run.cell, progress.step, every=every):
                 trainer.score()
-            if save_due and not last:
+            if stopped or due:
                 trainer.save()
-            if stop.requested and not last:
+            if stopped:
                 raise Interrupted(
                     f"{run.cell.id}: stopped by a signal after step {progress.step} of "
                     f"{trainer.steps}; the state is saved, the same command goes on from there"
@@ -325,7 +366,12 @@ def _end(trainer: _Trainer, status: str) -> Trained:
         wall_s=progress.wall_s,
         environment=run.environment,
     )
-    return finish(run.cell, trained, trainer.model, notes=notes)
+    tensors = whole(trainer.model)
+    if not run.world.writes:
+        return trained
+    if run.world.size > 1:
+        notes |= {"devices": run.world.size, "sharding": run.execution.sharding}
+    return finish(run.cell, trained, tensors, notes=notes)
 
 
 def _say(text: str) -> None:

@@ -11,18 +11,20 @@ from torch import Tensor
 
 from mae_lib.records.faults import in_step
 from mae_lib.training.batches import Batch
-from mae_lib.training.memory import halved, is_out_of_memory
+from mae_lib.training.memory import OutOfMemory, halved, is_out_of_memory
+from mae_lib.training.world import clip_gradients, gradients_summed
 
 
 class Step:
     """Update `model` by `optimizer` (fused AdamW, which skips on the device) once a call.
 
     A batch is computed `micro_batch` images at a time (None: at once) and its gradient is the mean
-    over all of them, so that the split moves the last bits alone; where memory ends it is halved
-    and the step tried again. Once the norm of a gradient is not finite, that update and all after
-    it are skipped: weights and moments stay as they were before it, and `applied`, the count of
-    updates since `done` ones, stands still. The norm is that of the whole gradient, equal on every
-    rank, so that all ranks skip or none.
+    over all of them, so that the split moves the last bits alone. Where memory ends it is halved
+    and the step tried again (`may_halve`: not on several ranks, of which one alone may lack it).
+    Once the norm of a gradient is not finite, that update and all after it are skipped: weights
+    and moments stay as they were before it, and `applied`, the count of updates since `done` ones,
+    stands still. The norm is that of the whole gradient, equal on every rank, so that all ranks
+    skip or none.
     """
 
     def __init__(
@@ -33,9 +35,10 @@ class Step:
         clip_grad: float = 0.0,
         micro_batch: int | None = None,
         done: int = 0,
+        may_halve: bool = True,
     ):
         self.model, self.optimizer, self.micro_batch = model, optimizer, micro_batch
-        self.number = done
+        self.number, self.may_halve = done, may_halve
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.limit = clip_grad or math.inf
         where = self.parameters[0].device
@@ -47,7 +50,7 @@ class Step:
         """Return the loss before the update and the norm of its gradient, both on the device."""
         self.number += 1
         loss = self._backward(batch)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.limit, foreach=True).detach()
+        norm = clip_gradients(self.parameters, self.limit).detach()
         # In place: a captured step (graph.py) finds it where it was.
         self.failed.copy_(torch.maximum(self.failed, (~torch.isfinite(norm)).to(self.failed.dtype)))
         self.applied += self.failed == 0
@@ -66,15 +69,23 @@ class Step:
             # Here, not in the handler: there the traceback still holds the tensors of the try.
             self.optimizer.zero_grad(set_to_none=True)
             images = len(batch.pixels)
+            if not self.may_halve:
+                raise OutOfMemory(
+                    f"gpu memory: step {self.number} does not fit with "
+                    f"{min(self.micro_batch or images, images)} images at once on each device; "
+                    "set micro_batch in the study's execution to half of it"
+                )
             self.micro_batch = halved(min(self.micro_batch or images, images), step=self.number)
 
     def _accumulate(self, batch: Batch) -> Float[Tensor, ""]:
         images, total = len(batch.pixels), None
-        for part in batch.parts(self.micro_batch):
-            loss = self._loss(part)
-            if len(part.pixels) < images:
-                loss = loss * (len(part.pixels) / images)
-            loss.backward()
+        parts = batch.parts(self.micro_batch)
+        for part in parts:
+            with gradients_summed(self.model, last=part is parts[-1]):
+                loss = self._loss(part)
+                if len(part.pixels) < images:
+                    loss = loss * (len(part.pixels) / images)
+                loss.backward()
             total = loss.detach() if total is None else total + loss.detach()
         return total
 

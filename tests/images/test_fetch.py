@@ -5,7 +5,10 @@ import gzip
 import hashlib
 import http.server
 import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +105,36 @@ def test_a_cut_download_is_resumed_by_range_in_this_run_and_in_the_next(tmp_path
     with serving(lambda h: h.rest()) as (server, wanted):
         assert fetch(wanted, tmp_path).read_bytes() == CONTENT
         assert server.ranges == ["bytes=5000-"]
+
+
+def test_a_download_that_is_killed_is_resumed(tmp_path):
+    done = threading.Event()
+
+    def hold(handler):
+        handler.rest(most=70_000)
+        handler.wfile.flush()
+        done.wait(20)
+
+    code = (
+        "import sys; from pathlib import Path; from mae_lib.images.fetch import fetch\n"
+        "from mae_lib.images.publishers import Published\n"
+        "fetch(Published('set.tar.gz', int(sys.argv[2]), url=sys.argv[1]), Path(sys.argv[3]))"
+    )
+    part = tmp_path / "set.tar.gz.part"
+    with serving(hold, lambda h: h.rest()) as (server, wanted):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, wanted.url, str(wanted.size), str(tmp_path)]
+        )
+        deadline = time.monotonic() + 20
+        while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        child.kill()
+        child.wait()
+        done.set()
+        have = part.stat().st_size
+        assert fetch(wanted, tmp_path).read_bytes() == CONTENT
+    assert 0 < have <= 70_000
+    assert server.ranges == [None, f"bytes={have}-"]
 
 
 def test_a_server_without_ranges_starts_anew_and_one_that_lost_the_range_too(tmp_path):

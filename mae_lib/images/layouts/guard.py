@@ -62,10 +62,9 @@ class Census:
 
     def add(self, name: str) -> None:
         """Count a member's name; raises StoreError when it was there, or one too many."""
-        # A file system may not tell the letters' case apart, so neither do we.
-        folded = hash(name.rstrip("/").casefold())
-        if folded in self._seen:
+        known = hash(name.rstrip("/"))
+        if known in self._seen:
             raise refuse(self._path, name, "is there twice")
-        self._seen.add(folded)
+        self._seen.add(known)
         if len(self._seen) > MAX_MEMBERS:
             raise refuse(self._path, name, f"is one of more than {MAX_MEMBERS:,} members")

@@ -1,7 +1,8 @@
 """ImageNet (ILSVRC2012) unpacked: `train/<wnid>/*.JPEG`, and `val/` by class or flat.
 
 Labels number the wnids in sorted order, as is usual (0 is n01440764). The publisher's own
-validation folder is flat: its images have no label here (-1).
+validation folder is flat: its images have the labels of the development kit beside `val/`, and
+none (-1) without it.
 Source: https://image-net.org/challenges/LSVRC/2012/
 """
 
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from mae_lib.errors import StoreError
 from mae_lib.images.layouts.entry import Entry, Member, entry_of
+from mae_lib.images.layouts.imagenet_devkit import validation_wnids, wnid_of
 from mae_lib.images.layouts.tree import members_of
 
 NAME = "imagenet"
@@ -33,7 +35,7 @@ def matches(place: Path) -> bool:
 
 def read(place: Path) -> Iterator[Entry]:
     """Yield the images of both splits."""
-    yield from by_wnid(place, members_of(place), wnids_of(place))
+    yield from by_wnid(place, members_of(place), wnids_of(place), validation_wnids(place))
 
 
 def classes(place: Path) -> tuple[str, ...]:
@@ -49,9 +51,12 @@ def wnids_of(place: Path) -> tuple[str, ...]:
     return tuple(sorted(p.name for p in train.iterdir() if WNID.fullmatch(p.name)))
 
 
-def by_wnid(place: Path, members: Iterator[Member], wnids: Sequence[str]) -> Iterator[Entry]:
+def by_wnid(
+    place: Path, members: Iterator[Member], wnids: Sequence[str], val: tuple[str, ...] = ()
+) -> Iterator[Entry]:
     """Yield entries of members named `[.../]train/<wnid>/NAME.JPEG` or `[.../]val/...`.
 
+    `val` has the wnids of a flat validation folder.
     Raises: StoreError for a class that the training part has not.
     """
     numbers = {wnid: index for index, wnid in enumerate(wnids)}
@@ -67,4 +72,6 @@ def by_wnid(place: Path, members: Iterator[Member], wnids: Sequence[str]) -> Ite
             label = numbers[inner[0]]
         elif parts[at] == "train":
             raise StoreError(f"{place}: {member.path}: train/<wnid>/NAME.JPEG was expected")
+        else:
+            label = numbers.get(wnid_of(parts[-1], val) or "", -1)
         yield entry_of(member, name=parts[-1], label=label, split=parts[at])

@@ -1,7 +1,8 @@
 """ImageNet (ILSVRC2012) as it is downloaded: a tar of 1,000 class tars, read in place.
 
 `ILSVRC2012_img_train.tar` holds `<wnid>.tar`, each of which holds `<wnid>_<number>.JPEG`. With
-`ILSVRC2012_img_val.tar` beside it, its images are the split "val", without labels (-1).
+`ILSVRC2012_img_val.tar` beside it, its images are the split "val", with the labels of the
+development kit where that lies there too, else none (-1).
 Source: https://image-net.org/challenges/LSVRC/2012/
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from mae_lib.errors import StoreError
 from mae_lib.images.layouts.entry import Entry, entry_of
 from mae_lib.images.layouts.imagenet import WNID
+from mae_lib.images.layouts.imagenet_devkit import validation_wnids, wnid_of
 from mae_lib.images.layouts.tree import members_of
 
 NAME = "imagenet-tar"
@@ -33,8 +35,11 @@ def read(place: Path) -> Iterator[Entry]:
             raise StoreError(f"{place}: {member.path}: <wnid>.tar with images was expected")
         yield entry_of(member, name=name, label=numbers[wnid])
     if (val := place.with_name(VAL)).is_file():
+        wnids = validation_wnids(place.parent)
         for member in members_of(val):
-            yield entry_of(member, name=member.path.rpartition("/")[2], split="val")
+            name = member.path.rpartition("/")[2]
+            label = numbers.get(wnid_of(name, wnids) or "", -1)
+            yield entry_of(member, name=name, label=label, split="val")
 
 
 def classes(place: Path) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from mae_lib.errors import StoreError
 from mae_lib.images.layouts.entry import Entry, Member, entry_of
 from mae_lib.images.layouts.guard import require_readable
 from mae_lib.images.layouts.reading import read_text
-from mae_lib.images.layouts.tree import first_names, members_of
+from mae_lib.images.layouts.tar_members import tar_members
+from mae_lib.images.layouts.tree import first_names
 
 NAME = "webdataset"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -21,6 +22,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 def matches(place: Path) -> bool:
     """Say whether the first two files of a tar, or of a folder's first tar, are a pair."""
+    if place.is_file() and place.suffix != ".tar":
+        return False
     shard = next(iter(_shards(place)), None)
     if shard is None:
         return False
@@ -45,12 +48,12 @@ def _shards(place: Path) -> list[Path]:
         shards = sorted(place.glob("*.tar"))
         # Different names are different sets, of which each is found on its own.
         return shards if len({re.sub(r"\d+", "", s.name) for s in shards}) == 1 else []
-    return [place] if place.suffix == ".tar" else []
+    return [place]
 
 
 def _read_shard(shard: Path) -> Iterator[Entry]:
     pending: dict[str, Member] = {}
-    for member in members_of(shard):
+    for member in tar_members(shard, str(shard)):
         require_readable(shard, member.path, member.size)
         stem = member.path.rpartition(".")[0]
         other = pending.pop(stem, None)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 from publisher_layouts import (
     CELEBA_NAMES,
@@ -63,6 +64,43 @@ def contents(root: Path, wanted: Source) -> dict[str, bytes]:
 def test_the_names_a_study_may_use_are_those_of_the_readers():
     assert tuple(LAYOUTS) == known.LAYOUTS
     assert {name for names in known.LAYOUTS_OF.values() for name in names} <= set(LAYOUTS)
+
+
+def devkit(wnids: list[str]) -> dict[str, bytes]:
+    """The development kit: numbers that are not the sorted order, and a parent class besides."""
+    kind = [("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)]
+    numbered = [(3, WNIDS[0], 0), (1, WNIDS[1], 0), (2, WNIDS[2], 0), (4, "n00001740", 2)]
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {"synsets": np.array(numbered, kind).reshape(-1, 1)})
+    number = {wnid: n for n, wnid, _ in numbered}
+    top = "ILSVRC2012_devkit_t12/data"
+    truth = "".join(f"{number[wnid]}\n" for wnid in wnids).encode()
+    name = "ILSVRC2012_validation_ground_truth.txt"
+    return {f"{top}/meta.mat": buffer.getvalue(), f"{top}/{name}": truth}
+
+
+@pytest.mark.parametrize("kit", ["tar", "folder"])
+def test_imagenets_validation_images_take_their_labels_from_the_development_kit(tmp_path, kit):
+    truth = [WNIDS[2], WNIDS[0], WNIDS[1]]
+    images = {f"ILSVRC2012_val_{i + 1:08d}.JPEG": jpeg(900 + i) for i in range(3)}
+    write_folder(tmp_path / "a", imagenet())
+    (tmp_path / "a" / "val" / WNIDS[1] / "ILSVRC2012_val_00000001.JPEG").unlink()
+    write_folder(tmp_path / "a" / "val", images)
+    imagenet_tar(tmp_path / "b" / "ILSVRC2012_img_train.tar")
+    write_tar(tmp_path / "b" / "ILSVRC2012_img_val.tar", images)
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        if kit == "tar":
+            write_tar(folder / "ILSVRC2012_devkit_t12.tar.gz", devkit(truth), "w:gz")
+        else:
+            write_folder(folder, devkit(truth))
+        val = listed(folder, source("imagenet", split="val"))
+        assert [label for _, label, _ in val] == [2, 0, 1]
+    write_folder(tmp_path / "c", imagenet() | {"ILSVRC2012_devkit_t12/data/meta.mat": b"x"})
+    with pytest.raises(StoreError, match=r"no data/ILSVRC2012_validation_ground_truth.txt in it"):
+        list_entries(source("imagenet"), tmp_path / "c")
+    write_folder(tmp_path / "c", devkit(truth) | {"ILSVRC2012_devkit_t12/data/meta.mat": b"x"})
+    with pytest.raises(StoreError, match=r"meta.mat or .* cannot be read"):
+        list_entries(source("imagenet"), tmp_path / "c")
 
 
 def test_imagenet_is_the_same_as_a_folder_and_as_the_tar_of_class_tars(tmp_path):
