@@ -112,6 +112,11 @@ def _failure(cell: Cell, outcomes: list[dict], log: Path, code: int, *, stopped:
             f"{cell.id}: stopped by a signal; what was saved is kept, "
             "the same command goes on from there"
         )
+    if code < 0:
+        return MaeError(
+            f"{cell.id}: torchrun was ended by signal {-code}, and its ranks with it; what was saved "
+            "is kept, the same command goes on from there"
+        )
     text = log.read_text(encoding="utf-8", errors="replace")
     codes = {int(found) for found in re.findall(r"exitcode\s*:\s*(-?\d+)", text)}
     if -signal.SIGKILL in codes:

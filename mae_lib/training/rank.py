@@ -47,7 +47,8 @@ if __name__ == "__main__":
             "message": str(error),
             "exit_code": error.exit_code,
         }
-        with contextlib.suppress(MaeError):
+        # Nobody is left to read it when whoever started us is dead.
+        if job_file.exists():
             write_json(job_file.with_name(f"outcome-{os.environ['RANK']}.json"), outcome)
         print(f"mae: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -8,14 +8,17 @@ import resource
 import signal
 import socket
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
+import pytest
 import torch
 
 from mae_lib.errors import MaeError
 from mae_lib.images.store import open_store
 from mae_lib.study.definition import Cell
 from mae_lib.study.execution import Execution
+from mae_lib.training.assess import train_cell
 from mae_lib.training.loop import train
 from mae_lib.training.world import joined
 
@@ -35,8 +38,7 @@ class Ranks:
     """`size` processes that train `cell` together into `folder`."""
 
     def __init__(self, size, cell, store, folder, *, seconds=1e9, file_limit=None, **execution):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["forked_ranks", "pytest"])
+        context = _server()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -69,6 +71,46 @@ class Ranks:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
         self.wait()
+
+
+def launched(cell, out, **environment):
+    """Start a process that trains a study's cell as its notebook does."""
+    process = _server().Process(target=_launcher, args=(cell, out, environment))
+    process.start()
+    return process
+
+
+def _launcher(cell, out, environment) -> None:
+    os.environ |= environment
+    try:
+        train_cell(cell, out, log_every=5)
+    except MaeError as error:
+        os._exit(error.exit_code)
+
+
+def ranks_of(folder: Path) -> list[int]:
+    """Return torchrun and the ranks that train into a folder of runs, torchrun first (Linux)."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(folder) in (process / "environ").read_bytes().decode(errors="replace"):
+                line = (process / "cmdline").read_bytes().decode(errors="replace")
+                if "mae_lib.training.rank" in line:
+                    found.append(("torch.distributed.run" not in line, int(process.name)))
+    return [number for _, number in sorted(found)]
+
+
+def _server():
+    """Return what forks ranks: a process of its own, for a fork of pytest's would have threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["forked_ranks", "pytest"])
+    # The server takes sys.path from no one, and says nothing when it cannot import these.
+    here = Path(__file__)
+    path = os.pathsep.join(map(str, (here.parent, here.parents[2])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        forkserver.ensure_running()
+    return context
 
 
 def _rank(rank, size, port, cell, place, options, seconds, file_limit, said) -> None:
