@@ -157,8 +157,7 @@ def spread(
     them and gathers one block at a time. Parameters stay those of `model`, under their names: build
     the optimiser after this.
     """
-    run = recomputed(run_block) if checkpoint_activations else run_block
-    model.run_block = run
+    model.run_block = recomputed(run_block) if checkpoint_activations else None
     if world.size == 1:
         return model.to(world.device)
     return SHARDINGS[sharding](model, world)
@@ -185,7 +184,7 @@ def _cut(model: MaskedAutoencoder, world: World) -> torch.nn.Module:
             reduce_dtype=torch.float32,
             cast_forward_inputs=False,
         )
-    run = model.run_block
+    run = model.run_block or run_block
     for block in (*model.encoder.blocks, *model.decoder_blocks):
         block.run = functools.partial(run, block)
         fully_shard(block, mesh=world.mesh, mp_policy=lean)
