@@ -199,7 +199,8 @@ def _require_images(study) -> None:
     if study.data.kind == "sources":
         from mae_lib.images.entries import locate
 
-        for part in (*study.data.sources, *study.data.tasks):
+        alone = [task for task in study.data.tasks if task.source is None]
+        for part in (*study.data.sources, *alone):
             locate(part, data_root())
         return
     if study.data.kind != "tars":
