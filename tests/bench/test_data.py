@@ -19,6 +19,7 @@ def test_the_data_path_is_measured_end_to_end(monkeypatch):
         (training_data, "MODEL", "vit_pico"), (training_data, "BATCH", 4),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, small)
+    monkeypatch.setenv("MAE_KERNELS", "reference")
     # Pools are tested where stores are built; here their start would be most of the time.
     monkeypatch.setattr(
         data, "started", lambda workers: contextlib.nullcontext(SimpleNamespace(map=map))
