@@ -41,6 +41,7 @@ def residual_dtype(residual: str, precision: str) -> torch.dtype | None:
 class MaskedAutoencoder(torch.nn.Module):
     """A timm encoder and a light decoder that predicts the pixels of masked patches.
 
+    `pixels` is the side of square images, or (height, width); `channels` are those of an image.
     Raises: KernelError for sizes that cannot be cut or masked.
     """
 
@@ -48,9 +49,10 @@ class MaskedAutoencoder(torch.nn.Module):
         self,
         shape: ModelShape,
         *,
-        pixels: int,
+        pixels: int | tuple[int, int],
         patch_size: int,
         keep: int,
+        channels: int = CHANNELS,
         norm_pix: bool = True,
         decoder_dim: int | None = None,
         decoder_depth: int | None = None,
@@ -59,7 +61,11 @@ class MaskedAutoencoder(torch.nn.Module):
         residual_dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        if pixels % patch_size or not 0 < keep < (pixels // patch_size) ** 2:
+        height, width = (pixels, pixels) if isinstance(pixels, int) else pixels
+        self.rows, self.columns = height // patch_size, width // patch_size
+        self.tokens = self.rows * self.columns
+        cut = height % patch_size or width % patch_size
+        if cut or not 0 < keep < self.tokens:
             raise KernelError(
                 "model: patch_size must divide pixels, and at least one patch be visible and one "
                 f"masked, got patch_size {patch_size}, pixels {pixels}, keep {keep}",
@@ -67,13 +73,12 @@ class MaskedAutoencoder(torch.nn.Module):
             )
         self.patch_size, self.keep, self.norm_pix = patch_size, keep, norm_pix
         self.shape, self.has_stem = shape, shape.stem is not None
-        self.side = pixels // patch_size
-        self.tokens = self.side**2
-        self.pixels = pixels
+        # Height, width and channels of an image.
+        self.image_shape = (height, width, channels)
         dim = decoder_dim or shape.decoder_dim
-        values = patch_size**2 * CHANNELS
+        values = patch_size**2 * channels
         norm_layer = functools.partial(torch.nn.LayerNorm, eps=NORM_EPS)
-        self.encoder = build_encoder(shape, pixels=pixels, patch_size=patch_size)
+        self.encoder = build_encoder(shape, pixels=pixels, patch_size=patch_size, channels=channels)
         self.decoder_embed = torch.nn.Linear(shape.embed_dim, dim)
         self.mask_token = torch.nn.Parameter(torch.zeros(1, 1, dim))
         self.decoder_blocks = torch.nn.ModuleList(
@@ -82,12 +87,27 @@ class MaskedAutoencoder(torch.nn.Module):
         )
         self.decoder_norm = norm_layer(dim)
         self.decoder_pred = torch.nn.Linear(dim, values)
-        positions = sincos_positions(dim, self.side, self.side).float()
+        positions = sincos_positions(dim, self.rows, self.columns).float()
         self.register_buffer("decoder_pos_embed", positions, persistent=False)
         # None: the stream between blocks is kept in the dtype of products.
         self.compute_dtype, self.residual_dtype = compute_dtype, residual_dtype
         # Sharding and activation checkpointing put themselves around a block here.
         self.run_block: Callable[..., Tensor] | None = None
+
+    @property
+    def pixels(self) -> int:
+        """The side of the square images that the grid trains on.
+
+        Raises: KernelError for a model of other images, which no format of ours describes.
+        """
+        height, width, channels = self.image_shape
+        if height != width or channels != CHANNELS:
+            raise KernelError(
+                f"model: square images of {CHANNELS} channels are wanted here, got "
+                f"{height} x {width} x {channels}",
+                exit_code=2,
+            )
+        return height
 
     def initialise(self, seed: int) -> "MaskedAutoencoder":
         """Draw every weight from `seed` alone: Xavier for matrices, 0.02 normal for tokens."""
@@ -113,7 +133,7 @@ class MaskedAutoencoder(torch.nn.Module):
 
     def forward(
         self,
-        images: Float[Tensor, "B height width 3"] | Float[Tensor, "B L ppC"],
+        images: Float[Tensor, "B height width C"] | Float[Tensor, "B L ppC"],
         order: Int[Tensor, "B L"],
     ) -> Float[Tensor, ""]:
         """Return the mean squared error on the masked patches of normalised images.
@@ -134,7 +154,7 @@ class MaskedAutoencoder(torch.nn.Module):
         """Return what is predicted: pixels, or pixels scaled by each patch's mean and SD."""
         return normalise_patches(patches) if self.norm_pix else patches
 
-    def encode(self, images: Float[Tensor, "B height width 3"]) -> Float[Tensor, "B tokens D"]:
+    def encode(self, images: Float[Tensor, "B height width C"]) -> Float[Tensor, "B tokens D"]:
         """Return the normed class and patch tokens of whole images."""
         self._require_size(images)
         patches = patchify(images, self.patch_size)
@@ -144,8 +164,8 @@ class MaskedAutoencoder(torch.nn.Module):
         return tokens.view(batch, self.tokens + 1, -1)
 
     def reconstruct(
-        self, images: Float[Tensor, "B height width 3"], order: Int[Tensor, "B L"]
-    ) -> Float[Tensor, "B height width 3"]:
+        self, images: Float[Tensor, "B height width C"], order: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B height width C"]:
         """Return normalised images with their masked patches predicted, visible ones pasted.
 
         With normalised targets the prediction is scaled back by the true patch's mean and SD.
@@ -161,14 +181,14 @@ class MaskedAutoencoder(torch.nn.Module):
         filled = torch.cat([patches[:, : self.keep], predicted], dim=1)
         index = order[..., None].expand_as(filled)
         return unpatchify(
-            torch.zeros_like(filled).scatter_(1, index, filled), self.patch_size, self.side
+            torch.zeros_like(filled).scatter_(1, index, filled), self.patch_size, self.columns
         )
 
     def _require_size(self, images: Tensor) -> None:
         """Images of another size would be cut along the wrong grid without a word."""
-        if images.shape[1:] != (self.pixels, self.pixels, CHANNELS):
+        if images.shape[1:] != self.image_shape:
             raise KernelError(
-                f"images: [batch, {self.pixels}, {self.pixels}, {CHANNELS}] is what this model "
+                f"images: [batch, {', '.join(map(str, self.image_shape))}] is what this model "
                 f"takes, got {list(images.shape)}",
                 exit_code=2,
             )
