@@ -1,7 +1,6 @@
 """Start Snakemake for a study, show one live display, and leave no orphan and no stale lock."""
 
 import contextlib
-import functools
 import os
 import signal
 import subprocess
@@ -13,42 +12,44 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from mae_lib.cli.profiles import Profile, limits
 from mae_lib.errors import INTERRUPTED, BusyError, Interrupted, MaeError
 from mae_lib.records.orphans import die_with_parent
-from mae_lib.records.provenance import available_cores
 from mae_lib.report.progress import cell_left_s, cell_work, clock, curve_header, last_metrics
 from mae_lib.study.definition import Study
 from mae_lib.study.paths import RunPaths, root
 
 POLL_SECONDS = 0.5
 END_SECONDS = 8.0
+# A scheduler may take its time to answer.
+CANCEL_SECONDS = 60.0
 
 
-def run_engine(study: Study, paths: RunPaths, *, cells: str) -> None:
-    """Run every job of the study that is missing.
+def run_engine(study: Study, paths: RunPaths, *, cells: str, profile: Profile) -> None:
+    """Run every job of the study that is missing, where `profile` says.
 
     Raises: MaeError with the first failed job's own line; Interrupted; BusyError.
     """
     log = paths.folder / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    command = _command(paths, cells, profile) + limits(profile, study)
     _unlock(paths)
     process = None
     with open(log, "w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            _command(paths, cells=cells),
+            command,
             stdout=file,
             stderr=subprocess.STDOUT,
             cwd=paths.folder,
             env=os.environ | {"PYTHONPATH": str(root()), "MAE_ROOT": str(root())},
             start_new_session=True,
-            # Told to end, Snakemake would wait for its jobs; killed, it ends, and they with it.
-            preexec_fn=functools.partial(die_with_parent, signal.SIGKILL),
+            preexec_fn=_prepare,
         )
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             _watch(process, study, paths)
         except KeyboardInterrupt:
-            _end(process)
+            _end(process, profile)
             raise Interrupted(
                 f"{study.name}: interrupted; every finished cell is kept, "
                 "the same command goes on from here"
@@ -59,27 +60,35 @@ def run_engine(study: Study, paths: RunPaths, *, cells: str) -> None:
         raise _failure(study, log, process.returncode)
 
 
-def _end(process: subprocess.Popen) -> None:
-    """End the engine and its jobs; those that do not listen within ten seconds are killed."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+def _prepare() -> None:
+    """Told to end, Snakemake would wait for its jobs; killed, it ends, and local jobs with it."""
+    die_with_parent(signal.SIGKILL)
+    # A shell's background job ignores Ctrl-C, and that would be inherited.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _end(process: subprocess.Popen, profile: Profile) -> None:
+    """End the engine and its jobs; those that do not listen in time are killed.
+
+    Interrupted, Snakemake takes its jobs back from a cluster; local ones are told themselves.
+    """
+    first, patience = (
+        (signal.SIGTERM, END_SECONDS) if profile.is_local else (signal.SIGINT, CANCEL_SECONDS)
+    )
+    for number in (first, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=END_SECONDS)
+            process.wait(timeout=patience)
             return
 
 
-def _command(paths: RunPaths, *, cells: str) -> list[str]:
+def _command(paths: RunPaths, cells: str, profile: Profile) -> list[str]:
     snakefile = root() / "workflow" / "Snakefile"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
     command += ["--config", f"out={paths.folder.name}", f"cells={cells}"]
     command += ["--rerun-incomplete", "--rerun-triggers", "input", "--keep-going", "--nocolor"]
-    command += ["--cores", str(available_cores())]
-    return [*command, "--resources", "gpu=1"] if _has_gpu() else command
-
-
-def _has_gpu() -> bool:
-    return os.environ.get("MAE_DEVICE") != "cpu" and Path("/dev/nvidia0").exists()
+    return [*command, "--profile", str(profile.folder)]
 
 
 def _unlock(paths: RunPaths) -> None:
