@@ -167,7 +167,13 @@ class _Trainer:
             checkpoint_activations=run.execution.checkpoint_activations,
         )
         self.optimizer = build_optimizer(self.model, recipe)
-        meta = restore_checkpoint(run.folder / "state", self.model, self.optimizer, run.world)
+        meta = restore_checkpoint(
+            run.folder / "state",
+            self.model,
+            self.optimizer,
+            run.world,
+            digest=run.cell.digest,
+        )
         self.progress = Progress(**meta["progress"]) if meta else Progress()
         self.start, self.lr, self.norm = self.progress.step, 0.0, None
         self.total = torch.tensor(self.progress.total, device=self.device, dtype=run.dtype)
