@@ -56,9 +56,17 @@ def tiny_study(folder: Path) -> Path:
 
 
 @pytest.mark.pocket
-def test_a_study_fails_in_one_line_is_interrupted_and_finishes_on_a_cluster(cluster, tmp_path):
+def test_a_study_is_interrupted_fails_in_one_line_and_finishes_on_a_cluster(cluster, tmp_path):
     run, jobs = tmp_path / "runs" / "tiny", tmp_path / "slurm" / "jobs"
-    run.mkdir(parents=True)
+    interrupted = cluster()
+    wait_until(lambda: list(jobs.glob("*.pid")))
+    interrupted.send_signal(signal.SIGTERM)
+    said = interrupted.communicate(timeout=90)[1]
+    assert interrupted.returncode == 143
+    assert "the same command goes on from here" in said
+    wait_until(lambda: (jobs / "1000.state").exists() and not processes_of(tmp_path / "runs"))
+    assert (jobs / "1000.state").read_text() == "CANCELLED"
+
     (run / "cells").touch()
     failing = cluster()
     said = failing.communicate(timeout=240)[1]
@@ -67,18 +75,9 @@ def test_a_study_fails_in_one_line_is_interrupted_and_finishes_on_a_cluster(clus
     assert f"{run}/cells" in line
     assert "cannot be written" in line
     assert failing.returncode in (1, 2)
-    assert [path.read_text() for path in sorted(jobs.glob("*.state"))] == ["COMPLETED", "FAILED"]
+    assert (jobs / "1002.state").read_text() == "FAILED"
 
     (run / "cells").unlink()
-    interrupted = cluster()
-    wait_until(lambda: list(run.glob("cells/*/ranks.log")))
-    interrupted.send_signal(signal.SIGTERM)
-    said = interrupted.communicate(timeout=90)[1]
-    assert interrupted.returncode == 143
-    assert "the same command goes on from here" in said
-    wait_until(lambda: (jobs / "1002.state").exists() and not processes_of(tmp_path / "runs"))
-    assert (jobs / "1002.state").read_text() == "CANCELLED"
-
     finished = cluster()
     said = finished.communicate(timeout=240)[1]
     assert finished.returncode == 0, said
@@ -87,10 +86,10 @@ def test_a_study_fails_in_one_line_is_interrupted_and_finishes_on_a_cluster(clus
     assert training.with_name("record.json").exists()
     calls = [json.loads(path.read_text()) for path in sorted(jobs.glob("*.call"))]
     asked = [(value(c, "--comment").split("_")[1], value(c, "--gpus")) for c in calls]
-    pretrain = ("pretrain", "2")
-    assert asked == [("dataset", None), pretrain, pretrain, pretrain, ("evaluate", "1")]
+    dataset, pretrain = ("dataset", None), ("pretrain", "2")
+    assert asked == [dataset, dataset, pretrain, pretrain, ("evaluate", "1")]
     assert {value(call, "-A") for call in calls} == {"lab"}
-    assert (value(calls[1], "--mem"), value(calls[1], "-t")) == ("32000", "1440")
+    assert (value(calls[2], "--mem"), value(calls[2], "-t")) == ("32000", "1440")
 
 
 def wait_until(is_so) -> None:
