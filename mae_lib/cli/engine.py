@@ -16,7 +16,7 @@ from rich.table import Table
 from mae_lib.cli.profiles import Profile, cancel_jobs, limits
 from mae_lib.errors import INTERRUPTED, BusyError, Interrupted, MaeError
 from mae_lib.records.orphans import die_with_parent
-from mae_lib.report.progress import last_metrics
+from mae_lib.report.progress import cell_left_s, cell_work, clock, curve_header, last_metrics
 from mae_lib.study.definition import Study
 from mae_lib.study.paths import RunPaths, root
 
@@ -121,11 +121,12 @@ class Meter:
     def __init__(self, study: Study, paths: RunPaths):
         self.study, self.paths = study, paths
         self.started = time.monotonic()
-        self.done_at_start = self.finished()
+        self.work = {cell.id: cell_work(cell) for cell in study.cells}
+        self.work_at_start = self._worked()
 
     def finished(self) -> int:
         """Return the number of cells with a record."""
-        return sum((self.paths.cell(c.id) / "record.json").exists() for c in self.study.cells)
+        return len(self._finished())
 
     def running(self) -> list[tuple[str, dict]]:
         """Return the newest metrics row of every cell that is training now."""
@@ -137,36 +138,56 @@ class Meter:
         return rows
 
     def left_s(self) -> float | None:
-        """Estimate the time left from the share of all images that has been seen."""
-        passed = time.monotonic() - self.started
-        total = sum(c.recipe.steps * c.recipe.batch_size for c in self.study.cells)
-        per_cell = total / len(self.study.cells)
-        running = sum(row["images_seen"] for _, row in self.running())
-        seen = (self.finished() - self.done_at_start) * per_cell + running
-        left = total - self.done_at_start * per_cell - seen
-        return passed * left / seen if seen > 0 else None
+        """Estimate the time left from the share of all counted FLOPs that this run has done."""
+        passed, worked = time.monotonic() - self.started, self._worked()
+        left = sum(self.work.values()) - worked
+        return passed * left / gained if (gained := worked - self.work_at_start) > 0 else None
 
     def line(self) -> str:
         """Return the display as one line of text, for logs."""
         left, rate = self.left_s(), sum(row["images_per_s"] for _, row in self.running())
         speed = f", {rate:,.0f} images/s" if rate else ""
-        time_left = f", about {_clock(left)} left" if left else ""
+        time_left = f", about {clock(left)} left" if left else ""
         return f"cells {self.finished()}/{len(self.study.cells)}{speed}{time_left}"
 
     def table(self) -> Table:
-        """Return the display for a terminal."""
+        """Return the display for a terminal: `mean` is the loss of predicting the mean, `of GEMM`
+        the share of the measured ceiling of matrix products."""
         table = Table(title=self.line(), title_justify="left", box=None, pad_edge=False)
-        for name in ("cell", "step", "loss", "images/s"):
-            table.add_column(name, justify="left" if name == "cell" else "right")
+        for name in ("cell", "step", "loss", "mean", "images/s", "of GEMM", "bound by", "left"):
+            table.add_column(name, justify="left" if name in ("cell", "bound by") else "right")
         for cell_id, row in self.running():
-            loss = "-" if row["loss"] is None else f"{row['loss']:.3f}"
-            table.add_row(cell_id, str(row["step"]), loss, f"{row['images_per_s']:,.0f}")
+            header = curve_header(self.paths.cell(cell_id))
+            left = cell_left_s(row, header)
+            table.add_row(
+                cell_id,
+                f"{row['step']}/{header['steps']}" if "steps" in header else str(row["step"]),
+                _number(row["loss"], ".3f"),
+                _number(header.get("predict_mean_loss"), ".3f"),
+                f"{row['images_per_s']:,.0f}",
+                _number(row.get("mfu"), ".0%"),
+                row.get("bound", "-"),
+                "-" if left is None else clock(left),
+            )
         return table
 
+    def _finished(self) -> set[str]:
+        ids = (cell.id for cell in self.study.cells)
+        return {name for name in ids if (self.paths.cell(name) / "record.json").exists()}
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    def _worked(self) -> float:
+        """Return the FLOPs that are done: all of a finished cell, of a running one what it saw."""
+        done, cells = self._finished(), {cell.id: cell for cell in self.study.cells}
+        running = sum(
+            cell_work(cells[name], row["images_seen"])
+            for name, row in self.running()
+            if name not in done
+        )
+        return sum(self.work[name] for name in done) + running
+
+
+def _number(value: float | None, style: str) -> str:
+    return "-" if value is None else format(value, style)
 
 
 def _failure(study: Study, log: Path, code: int) -> MaeError:

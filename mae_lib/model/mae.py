@@ -8,16 +8,17 @@ Source: He et al. 2022 (arXiv 2111.06377); the algebra is proved in tests/model/
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from mae_lib.errors import KernelError
 from mae_lib.kernels.choose import linear_now
+from mae_lib.kernels.loss import TARGET_EPS, masked_error, normalise_patches
 from mae_lib.kernels.patches import gather_patches, patchify, unpatchify
-from mae_lib.model.block import run_block
+from mae_lib.model.block import run_stack
 from mae_lib.model.encoders import NORM_EPS, build_encoder
 from mae_lib.model.hybrid import initialise_stem, tile_tokens, visible_tokens
 from mae_lib.model.positions import sincos_positions
@@ -25,17 +26,17 @@ from mae_lib.model.timm_modules import Block
 from mae_lib.study.models import ModelShape
 
 CHANNELS = 3
-TARGET_EPS = 1e-6
 
 
 def compute_dtype(precision: str) -> torch.dtype | None:
     """Return the dtype that master weights are cast to for products; None: their own."""
-    return torch.bfloat16 if precision == "bf16" else None
+    return torch.bfloat16 if precision in ("bf16", "fp8") else None
 
 
 class MaskedAutoencoder(torch.nn.Module):
     """A timm encoder and a light decoder that predicts the pixels of masked patches.
 
+    `pixels` is the side of square images, or (height, width); `channels` are those of an image.
     Raises: KernelError for sizes that cannot be cut or masked.
     """
 
@@ -43,9 +44,10 @@ class MaskedAutoencoder(torch.nn.Module):
         self,
         shape: ModelShape,
         *,
-        pixels: int,
+        pixels: int | tuple[int, int],
         patch_size: int,
         keep: int,
+        channels: int = CHANNELS,
         norm_pix: bool = True,
         decoder_dim: int | None = None,
         decoder_depth: int | None = None,
@@ -53,7 +55,11 @@ class MaskedAutoencoder(torch.nn.Module):
         compute_dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        if pixels % patch_size or not 0 < keep < (pixels // patch_size) ** 2:
+        height, width = (pixels, pixels) if isinstance(pixels, int) else pixels
+        self.rows, self.columns = height // patch_size, width // patch_size
+        self.tokens = self.rows * self.columns
+        cut = height % patch_size or width % patch_size
+        if cut or not 0 < keep < self.tokens:
             raise KernelError(
                 "model: patch_size must divide pixels, and at least one patch be visible and one "
                 f"masked, got patch_size {patch_size}, pixels {pixels}, keep {keep}",
@@ -61,13 +67,12 @@ class MaskedAutoencoder(torch.nn.Module):
             )
         self.patch_size, self.keep, self.norm_pix = patch_size, keep, norm_pix
         self.shape, self.has_stem = shape, shape.stem is not None
-        self.side = pixels // patch_size
-        self.tokens = self.side**2
-        self.pixels = pixels
+        # Height, width and channels of an image.
+        self.image_shape = (height, width, channels)
         dim = decoder_dim or shape.decoder_dim
-        values = patch_size**2 * CHANNELS
+        values = patch_size**2 * channels
         norm_layer = functools.partial(torch.nn.LayerNorm, eps=NORM_EPS)
-        self.encoder = build_encoder(shape, pixels=pixels, patch_size=patch_size)
+        self.encoder = build_encoder(shape, pixels=pixels, patch_size=patch_size, channels=channels)
         self.decoder_embed = torch.nn.Linear(shape.embed_dim, dim)
         self.mask_token = torch.nn.Parameter(torch.zeros(1, 1, dim))
         self.decoder_blocks = torch.nn.ModuleList(
@@ -76,11 +81,26 @@ class MaskedAutoencoder(torch.nn.Module):
         )
         self.decoder_norm = norm_layer(dim)
         self.decoder_pred = torch.nn.Linear(dim, values)
-        positions = sincos_positions(dim, self.side, self.side).float()
+        positions = sincos_positions(dim, self.rows, self.columns).float()
         self.register_buffer("decoder_pos_embed", positions, persistent=False)
         self.compute_dtype = compute_dtype
         # Sharding and activation checkpointing put themselves around a block here.
-        self.run_block = run_block
+        self.run_block: Callable[..., Tensor] | None = None
+
+    @property
+    def pixels(self) -> int:
+        """The side of the square images that the grid trains on.
+
+        Raises: KernelError for a model of other images, which no format of ours describes.
+        """
+        height, width, channels = self.image_shape
+        if height != width or channels != CHANNELS:
+            raise KernelError(
+                f"model: square images of {CHANNELS} channels are wanted here, got "
+                f"{height} x {width} x {channels}",
+                exit_code=2,
+            )
+        return height
 
     def initialise(self, seed: int) -> "MaskedAutoencoder":
         """Draw every weight from `seed` alone: Xavier for matrices, 0.02 normal for tokens."""
@@ -99,28 +119,35 @@ class MaskedAutoencoder(torch.nn.Module):
             initialise_stem(self.encoder.patch_embed.backbone, generator)
         return self
 
+    @property
+    def takes_patches(self) -> bool:
+        """Whether `forward` takes patches for images: no stem looks beyond the visible ones."""
+        return not self.has_stem or self.shape.stem_tiles
+
     def forward(
-        self, images: Float[Tensor, "B height width 3"], order: Int[Tensor, "B L"]
+        self,
+        images: Float[Tensor, "B height width C"] | Float[Tensor, "B L ppC"],
+        order: Int[Tensor, "B L"],
     ) -> Float[Tensor, ""]:
         """Return the mean squared error on the masked patches of normalised images.
 
         `order` lists each image's patches; the first `keep` are visible. From the noise of another
-        implementation it comes by `masking.order_of_noise`.
+        implementation it comes by `masking.order_of_noise`. Instead of images, their patches may
+        come, cut out in that order (`takes_patches`).
         """
-        self._require_size(images)
-        patches = gather_patches(images, order, self.patch_size)
+        if images.ndim == 3 and self.takes_patches:
+            patches = images
+        else:
+            self._require_size(images)
+            patches = gather_patches(images, order, self.patch_size)
         predicted = self._predict(self.embed(images, patches[:, : self.keep], order), order)
-        target = self.targets(patches[:, self.keep :])
-        return functional.mse_loss(predicted.to(target.dtype), target)
+        return masked_error(predicted, patches[:, self.keep :], self.norm_pix)
 
     def targets(self, patches: Float[Tensor, "B M ppC"]) -> Float[Tensor, "B M ppC"]:
         """Return what is predicted: pixels, or pixels scaled by each patch's mean and SD."""
-        if not self.norm_pix:
-            return patches
-        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-        return (patches - mean) * torch.rsqrt(variance + TARGET_EPS)
+        return normalise_patches(patches) if self.norm_pix else patches
 
-    def encode(self, images: Float[Tensor, "B height width 3"]) -> Float[Tensor, "B tokens D"]:
+    def encode(self, images: Float[Tensor, "B height width C"]) -> Float[Tensor, "B tokens D"]:
         """Return the normed class and patch tokens of whole images."""
         self._require_size(images)
         patches = patchify(images, self.patch_size)
@@ -130,8 +157,8 @@ class MaskedAutoencoder(torch.nn.Module):
         return tokens.view(batch, self.tokens + 1, -1)
 
     def reconstruct(
-        self, images: Float[Tensor, "B height width 3"], order: Int[Tensor, "B L"]
-    ) -> Float[Tensor, "B height width 3"]:
+        self, images: Float[Tensor, "B height width C"], order: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B height width C"]:
         """Return normalised images with their masked patches predicted, visible ones pasted.
 
         With normalised targets the prediction is scaled back by the true patch's mean and SD.
@@ -147,14 +174,14 @@ class MaskedAutoencoder(torch.nn.Module):
         filled = torch.cat([patches[:, : self.keep], predicted], dim=1)
         index = order[..., None].expand_as(filled)
         return unpatchify(
-            torch.zeros_like(filled).scatter_(1, index, filled), self.patch_size, self.side
+            torch.zeros_like(filled).scatter_(1, index, filled), self.patch_size, self.columns
         )
 
     def _require_size(self, images: Tensor) -> None:
         """Images of another size would be cut along the wrong grid without a word."""
-        if images.shape[1:] != (self.pixels, self.pixels, CHANNELS):
+        if images.shape[1:] != self.image_shape:
             raise KernelError(
-                f"images: [batch, {self.pixels}, {self.pixels}, {CHANNELS}] is what this model "
+                f"images: [batch, {', '.join(map(str, self.image_shape))}] is what this model "
                 f"takes, got {list(images.shape)}",
                 exit_code=2,
             )
@@ -164,7 +191,7 @@ class MaskedAutoencoder(torch.nn.Module):
 
     def embed(
         self,
-        images: Float[Tensor, "B height width 3"],
+        images: Float[Tensor, "B *image"],
         patches: Float[Tensor, "B K ppC"],
         order: Int[Tensor, "B L"],
     ) -> Float[Tensor, "B K D"]:
@@ -196,12 +223,8 @@ class MaskedAutoencoder(torch.nn.Module):
         x = tokens + positions[order[:, :count] + 1]
         first = self._cast(encoder.cls_token[0]) + positions[:1]
         x = torch.cat([first.expand(batch, 1, -1), x], dim=1).reshape(batch * (count + 1), -1)
-        for block in encoder.blocks:
-            x = self.run_block(block, x, batch=batch, cast=self._cast)
-        norm = encoder.norm
-        return functional.layer_norm(
-            x, norm.normalized_shape, self._cast(norm.weight), self._cast(norm.bias), norm.eps
-        )
+        run = self.run_block
+        return run_stack(encoder.blocks, encoder.norm, x, batch=batch, cast=self._cast, run=run)
 
     def _predict(self, visible: Tensor, order: Tensor) -> Tensor:
         """Decode: from embedded visible patches to the values of the masked ones `[B, M, ppC]`."""
@@ -215,12 +238,15 @@ class MaskedAutoencoder(torch.nn.Module):
         place = torch.cat([torch.zeros_like(order[:, :1]), order + 1], dim=1)
         x = torch.cat([known, unknown], dim=1) + self._cast(self.decoder_pos_embed)[place]
         x = x.reshape(-1, dim)
-        for block in self.decoder_blocks[:-1]:
-            x = self.run_block(block, x, batch=batch, cast=self._cast)
-        x = self.run_block(self.decoder_blocks[-1], x, batch=batch, cast=self._cast, queries=masked)
-        norm, head = self.decoder_norm, self.decoder_pred
-        x = functional.layer_norm(
-            x, norm.normalized_shape, self._cast(norm.weight), self._cast(norm.bias), norm.eps
+        x = run_stack(
+            self.decoder_blocks,
+            self.decoder_norm,
+            x,
+            batch=batch,
+            cast=self._cast,
+            queries=masked,
+            run=self.run_block,
         )
+        head = self.decoder_pred
         values = linear(x, self._cast(head.weight), self._cast(head.bias))
         return values.view(batch, masked, -1)

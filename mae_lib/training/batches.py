@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from mae_lib.images.store import Store, open_store
-from mae_lib.kernels.crop import crop_resize, draw_boxes, normalise
+from mae_lib.images.streaming import needs_streaming, prefetched
+from mae_lib.kernels.crop import draw_boxes, normalise
+from mae_lib.kernels.crop_integer import crop_way
 from mae_lib.kernels.philox import Purpose, random_order
 from mae_lib.model.masking import patch_order
 from mae_lib.study.definition import Cell
@@ -120,11 +122,16 @@ def batches(
     """Yield the batches of steps `start` to `stop`: crops, flips and masks drawn by counter.
 
     `workers` processes read and draw ahead; what they hand over is cropped here, on the device, so
-    that their number changes no bit.
+    that their number changes no bit. Without workers, a thread reads ahead of a store that is
+    larger than its share of memory.
     """
-    for drawn in in_order(DrawnSteps(cell, store, rows), start, stop, workers=workers):
+    crop = crop_way(cell.recipe.crop)
+    prepared = in_order(DrawnSteps(cell, store, rows), start, stop, workers=workers)
+    if workers == 0 and needs_streaming(store.images.nbytes, device):
+        prepared = prefetched(prepared)
+    for drawn in prepared:
         boxes, flips = _sent(drawn.boxes, device), _sent(drawn.flips, device)
-        pixels = crop_resize(_sent(drawn.images, device), boxes, flips, cell.pixels)
+        pixels = crop(_sent(drawn.images, device), boxes, flips, cell.pixels)
         yield Batch(normalise(pixels).to(dtype), _sent(drawn.order, device))
 
 

@@ -8,10 +8,11 @@ import torch
 
 from mae_lib.errors import RecordError
 from mae_lib.kernels import choose
+from mae_lib.kernels.linear_fp8 import require_fp8
 from mae_lib.records.provenance import available_cores, processor, versions
 from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
-from mae_lib.study.definition import Cell, settings_of
+from mae_lib.study.definition import Cell, Recipe, settings_of
 from mae_lib.study.execution import Execution
 from mae_lib.training.checkpoint import drop_checkpoints
 from mae_lib.training.world import World
@@ -21,6 +22,17 @@ def device() -> torch.device:
     """Return the accelerator where there is one, else the processor; MAE_DEVICE=cpu forces it."""
     wish = os.environ.get("MAE_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(wish)
+
+
+def kernels_for(recipe: Recipe, kernels: dict[str, str], where: torch.device) -> dict[str, str]:
+    """Return the ways in force for a recipe: precision fp8 takes its own products.
+
+    Raises: KernelError for fp8 on a device that has none.
+    """
+    if recipe.precision != "fp8":
+        return kernels
+    require_fp8(where)
+    return kernels | {"linear": "fp8"}
 
 
 def environment_for(cell: Cell, folder: Path, world: World, execution: Execution) -> dict:

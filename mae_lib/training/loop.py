@@ -24,14 +24,21 @@ from mae_lib.study.models import model_shape
 from mae_lib.training.anchor_loss import predict_mean_loss
 from mae_lib.training.batches import Batch, batches
 from mae_lib.training.checkpoint import restore_checkpoint, save_checkpoint
-from mae_lib.training.environment import device, environment_for, write_description
+from mae_lib.training.environment import (
+    device,
+    environment_for,
+    kernels_for,
+    write_description,
+)
 from mae_lib.training.events import Events
 from mae_lib.training.finished import Trained, completed, finish, noting_failure, sweep
-from mae_lib.training.launch import train_on_devices
+from mae_lib.training.graph import whole_step
+from mae_lib.training.launch import train_on_devices, wait_for_orphans
 from mae_lib.training.metrics import KNN_KEYS, MetricsFile
 from mae_lib.training.monitor import knn_is_due, knn_row
 from mae_lib.training.pace import Pace, gemm_ceiling
 from mae_lib.training.recipe import build_optimizer, learning_rate, planned_steps
+from mae_lib.training.resident import Draws
 from mae_lib.training.signals import stopping
 from mae_lib.training.step import Step
 from mae_lib.training.world import Agreement, World, alone, spread, whole
@@ -64,6 +71,7 @@ def pretrain(
     OutOfMemory when not one image fits.
     """
     with locked(folder / ".lock", wait=wait):
+        wait_for_orphans(folder)
         done = completed(cell, folder)
         sweep(folder, complete=done is not None and done.status == "complete")
         if done is not None:
@@ -91,7 +99,8 @@ def train(
     """Train as one of the world's processes, the cell's lock being held."""
     environment = environment_for(cell, folder, world, execution)
     torch.set_num_threads(environment["threads"])
-    with choose.using(environment["kernels"]), noting_failure(folder):
+    kernels = kernels_for(cell.recipe, environment["kernels"], world.device)
+    with choose.using(kernels), noting_failure(folder):
         run = Run(cell, store, folder, execution, environment, world)
         return _train(run, log_every, checkpoint_seconds, on_log)
 
@@ -173,6 +182,8 @@ class _Trainer:
             done=self.start,
             may_halve=run.world.size == 1,
         )
+        # On CUDA the whole step runs on the device, from the crop on; None elsewhere.
+        self.whole = whole_step(run.cell, run.store, self.step) if run.world.size == 1 else None
         product = self.model.compute_dtype or run.dtype
         cost, ceiling = cost_of(run.cell), gemm_ceiling(self.device, product)
         self.pace = Pace(self.device, flops_per_image=cost.flops_per_image, ceiling=ceiling)
@@ -201,13 +212,22 @@ class _Trainer:
         place["rows"] = run.world.rows(run.cell.recipe.batch_size)
         return batches(run.cell, run.store, start=start, stop=stop, workers=workers, **place)
 
-    def update(self, batch: Batch) -> None:
+    def source(self) -> Iterator[Batch] | Iterator[Draws]:
+        """Return what training goes through: batches, or on CUDA what they are drawn from."""
+        if self.whole is not None:
+            return self.whole.tables(self.start, self.steps)
+        return self.batches(self.start, self.steps, self.run.execution.workers)
+
+    def update(self, batch: Batch | Draws) -> None:
         """Take one step at its learning rate."""
         begun, before = time.perf_counter(), self.step.micro_batch
         self.lr = learning_rate(self.run.cell.recipe, self.progress.step, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
-        loss, self.norm = self.step(batch)
+        if self.whole is not None:
+            loss, self.norm = self.whole(batch, self.lr)
+        else:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr
+            loss, self.norm = self.step(batch)
         self.total += loss
         self.progress.step += 1
         self.pace.worked(time.perf_counter() - begun)
@@ -299,7 +319,7 @@ def _train(run: Run, log_every: int, checkpoint_seconds: float, on_log) -> Train
     trainer = _Trainer(run)
     progress, every = trainer.progress, run.execution.knn_every
     trainer.model.train()
-    source = trainer.batches(trainer.start, trainer.steps, run.execution.workers)
+    source = trainer.source()
     agreed = Agreement(run.world)
     # torchrun passes a signal on to ranks that the cluster has told already.
     stops = stopping(second_ends=run.world.size == 1)

@@ -44,15 +44,16 @@ class Step:
         where = self.parameters[0].device
         self.failed = torch.zeros((), device=where)
         self.applied = torch.zeros((), device=where, dtype=torch.int64)
+        self.optimizer.found_inf = self.failed
 
     def __call__(self, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the loss before the update and the norm of its gradient, both on the device."""
         self.number += 1
         loss = self._backward(batch)
         norm = clip_gradients(self.parameters, self.limit).detach()
-        self.failed = torch.maximum(self.failed, (~torch.isfinite(norm)).to(self.failed.dtype))
+        # In place: a captured step (graph.py) finds it where it was.
+        self.failed.copy_(torch.maximum(self.failed, (~torch.isfinite(norm)).to(self.failed.dtype)))
         self.applied += self.failed == 0
-        self.optimizer.found_inf = self.failed
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss, norm

@@ -157,8 +157,7 @@ def spread(
     them and gathers one block at a time. Parameters stay those of `model`, under their names: build
     the optimiser after this.
     """
-    run = recomputed(run_block) if checkpoint_activations else run_block
-    model.run_block = run
+    model.run_block = recomputed(run_block) if checkpoint_activations else None
     if world.size == 1:
         return model.to(world.device)
     return SHARDINGS[sharding](model, world)
@@ -185,13 +184,15 @@ def _cut(model: MaskedAutoencoder, world: World) -> torch.nn.Module:
             reduce_dtype=torch.float32,
             cast_forward_inputs=False,
         )
-    run = model.run_block
+    run = model.run_block or run_block
     for block in (*model.encoder.blocks, *model.decoder_blocks):
         block.run = functools.partial(run, block)
         fully_shard(block, mesh=world.mesh, mp_policy=lean)
         register_fsdp_forward_method(block, "run")
     model.run_block = _run_gathered
-    fully_shard(model, mesh=world.mesh, mp_policy=plain if model.has_stem else lean)
+    rest = plain if model.has_stem else lean
+    # The rest is small; cut again at once, it is whole in no checkpoint after images were encoded.
+    fully_shard(model, mesh=world.mesh, mp_policy=rest, reshard_after_forward=True)
     for method in ("encode", "reconstruct"):
         register_fsdp_forward_method(model, method)
     return model.to(world.device)
