@@ -196,6 +196,13 @@ def _require_images(study) -> None:
     from mae_lib.errors import StudyError
     from mae_lib.study.paths import data_root
 
+    if study.data.kind == "sources":
+        from mae_lib.images.entries import locate
+
+        alone = [task for task in study.data.tasks if task.source is None]
+        for part in (*study.data.sources, *alone):
+            locate(part, data_root())
+        return
     if study.data.kind != "tars":
         return
     names = {s.file for s in study.data.sources} | {

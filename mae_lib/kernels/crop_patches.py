@@ -17,7 +17,7 @@ from mae_lib.kernels.patches import gather_patches
 
 
 def crop_patches(
-    store: UInt8[Tensor, "N S S 3"],
+    store: UInt8[Tensor, "N height width 3"],
     index: Int[Tensor, " B"],
     boxes: Int[Tensor, "B 4"],
     flips: Bool[Tensor, " B"],
@@ -37,7 +37,7 @@ def crop_patches(
 
 
 def crop_patches_reference(
-    store: UInt8[Tensor, "N S S 3"],
+    store: UInt8[Tensor, "N height width 3"],
     index: Int[Tensor, " B"],
     boxes: Int[Tensor, "B 4"],
     flips: Bool[Tensor, " B"],

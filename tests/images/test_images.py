@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mae_lib.errors import MaeError, StoreError, StudyError
-from mae_lib.images.card import describe, montage, resolutions, tasks_frame
+from mae_lib.images.card import describe, montage, tasks_frame
 from mae_lib.images.decode import decode_square
 from mae_lib.images.mixture import allot, require_feasible
 from mae_lib.images.procedural import CLASSES, FAMILIES, draw
+from mae_lib.images.resolution import stored_resolutions
 from mae_lib.images.sources import read_tar, require_file
 from mae_lib.images.store import build_store
 from mae_lib.images.subsets import family_order
@@ -97,7 +98,7 @@ def test_a_store_is_built_once_and_every_flipped_bit_is_found(tmp_path):
     store = build_store(POCKET, tmp_path / "store", data_root=None)
     assert store.images.shape == (120, 16, 16, 3)
     assert describe(store).images.tolist() == [60, 38, 6, 16]
-    assert resolutions(store, [8, 16]).query("source == 'tiny'").effective.tolist() == [8, 8]
+    assert stored_resolutions(store, [8, 16]).query("source == 'tiny'").effective.tolist() == [8, 8]
     assert tasks_frame(store).test.tolist() == [50]
     assert montage(store, per_source=3).shape == (64, 48, 3)
     assert verify_store(store.folder) == []
