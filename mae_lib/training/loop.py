@@ -33,7 +33,7 @@ from mae_lib.training.environment import (
 from mae_lib.training.events import Events
 from mae_lib.training.finished import Trained, completed, finish, noting_failure, sweep
 from mae_lib.training.graph import whole_step
-from mae_lib.training.launch import train_on_devices
+from mae_lib.training.launch import train_on_devices, wait_for_orphans
 from mae_lib.training.metrics import KNN_KEYS, MetricsFile
 from mae_lib.training.monitor import knn_is_due, knn_row
 from mae_lib.training.pace import Pace, gemm_ceiling
@@ -71,6 +71,7 @@ def pretrain(
     OutOfMemory when not one image fits.
     """
     with locked(folder / ".lock", wait=wait):
+        wait_for_orphans(folder)
         done = completed(cell, folder)
         sweep(folder, complete=done is not None and done.status == "complete")
         if done is not None:
