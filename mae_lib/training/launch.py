@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from mae_lib import errors
 from mae_lib.errors import Interrupted, MaeError, StudyError
 from mae_lib.records.atomic import write_json
+from mae_lib.records.locks import locked
 from mae_lib.records.orphans import die_with_parent
 from mae_lib.records.provenance import available_cores
 from mae_lib.study.definition import Cell, settings_of
@@ -31,6 +31,8 @@ from mae_lib.training.signals import stopping
 from mae_lib.training.world import World
 
 POLL_SECONDS = 0.1
+# Held by rank 0 beside the cell's own lock, which dies with the launcher.
+RANKS_LOCK = ".ranks.lock"
 
 
 def train_on_devices(
@@ -88,6 +90,13 @@ def train_on_devices(
     return trained
 
 
+def wait_for_orphans(folder: Path) -> None:
+    """Wait for ranks whose launcher was killed: they save what they have, and then end."""
+    if (lock := folder / RANKS_LOCK).exists():
+        with locked(lock):
+            pass
+
+
 def _command(count: int, job: Path) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(count), "-m", "mae_lib.training.rank", str(job)]
@@ -106,7 +115,8 @@ def _failure(cell: Cell, outcomes: list[dict], log: Path, code: int, *, stopped:
     """Return the first rank's own error, else what the log tells of its end."""
     # A rank that failed takes the others down with it: its word counts before theirs.
     for outcome in sorted(outcomes, key=lambda o: o["kind"] == "Interrupted"):
-        return getattr(errors, outcome["kind"])(outcome["message"], exit_code=outcome["exit_code"])
+        kind = _kinds(MaeError).get(outcome["kind"], MaeError)
+        return kind(outcome["message"], exit_code=outcome["exit_code"])
     if stopped:
         return Interrupted(
             f"{cell.id}: stopped by a signal; what was saved is kept, "
@@ -127,3 +137,10 @@ def _failure(cell: Cell, outcomes: list[dict], log: Path, code: int, *, stopped:
     said = [line for line in text.splitlines() if re.search(r"Error\b.*: ", line)]
     last = re.sub(r"^\[rank\d+\]:\s*", "", said[0]) if said else "nothing was said"
     return MaeError(f"{cell.id}: its ranks ended with code {code}: {last} (log: {log})")
+
+
+def _kinds(kind: type[MaeError]) -> dict[str, type[MaeError]]:
+    found = {kind.__name__: kind}
+    for child in kind.__subclasses__():
+        found |= _kinds(child)
+    return found
