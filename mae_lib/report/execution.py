@@ -2,7 +2,6 @@
 when every cell completed. A sidecar in its metadata says from what it was made."""
 
 import contextlib
-import ctypes
 import hashlib
 import json
 import os
@@ -139,13 +138,6 @@ def _quiet():
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
-
-
-def die_with_parent(number: int) -> None:
-    """Ask Linux to signal this process when its parent dies, so that no orphan trains on."""
-    if sys.platform == "linux":
-        set_death_signal = 1
-        ctypes.CDLL(None, use_errno=True).prctl(set_death_signal, number)
 
 
 def execute_in_place(notebook, name: str):
