@@ -172,7 +172,9 @@ def _unpack(path: Path, folder: Path, part: Part, place: int) -> None:
     try:
         content = unpacker.decompress(packed, part.size)
     except zlib.error as error:
-        raise StoreError(f"{path}: {part.name}: cut or changed, got {error}; copy it again") from None
+        raise StoreError(
+            f"{path}: {part.name}: cut or changed, got {error}; copy it again"
+        ) from None
     if hashlib.sha256(content).hexdigest() != part.sha256:
         raise StoreError(f"{path}: {part.name}: cut or changed, its hash differs; copy it again")
     with replacing(target) as temporary:
@@ -193,7 +195,9 @@ def _header(path: Path, file) -> tuple[dict, int]:
         about = json.loads(file.read(min(length, _MOST_HEADER)))
         seal = about.pop("seal")
     except (ValueError, KeyError, AttributeError):
-        raise StoreError(f"{path}: cut or changed, its header is unreadable; copy it again") from None
+        raise StoreError(
+            f"{path}: cut or changed, its header is unreadable; copy it again"
+        ) from None
     if seal != _seal(about):
         raise StoreError(f"{path}: changed after it was packed, its seal differs; copy it again")
     return about, len(MAGIC) + 8 + length

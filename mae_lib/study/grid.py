@@ -48,9 +48,7 @@ class Grid:
     mask_ratio: float = 0.8
 
 
-def cells_of(
-    grid: Grid, *, recipe: Recipe, evaluation: Evaluation, data: Data
-) -> tuple[Cell, ...]:
+def cells_of(grid: Grid, *, recipe: Recipe, evaluation: Evaluation, data: Data) -> tuple[Cell, ...]:
     """Return the cells of a grid in its own order, each checked.
 
     Raises: StudyError for a cell that cannot be trained, or is listed twice.
