@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mae_lib.cli.merge import register_commands
+
 StudyArgument = Annotated[str, typer.Argument(help="A study's name, or its YAML file.")]
 OutOption = Annotated[str | None, typer.Option(help="Run folder; default: the study's name.")]
 
@@ -18,6 +20,7 @@ def register(app: typer.Typer) -> None:
         study.command(command.__name__)(command)
     study.command("schema")(schema)
     study.command("step", hidden=True)(step)
+    register_commands(study)
     app.add_typer(study, name="study")
 
 
@@ -147,8 +150,8 @@ def step(key: str, out: Annotated[str, typer.Option()]) -> None:
     import signal
 
     from mae_lib.errors import MaeError
-    from mae_lib.report.book_step import build_book
     from mae_lib.records.processes import die_with_parent
+    from mae_lib.report.book_step import build_book
     from mae_lib.report.jobs import job
     from mae_lib.study.load import load_study
     from mae_lib.study.paths import RunPaths
