@@ -24,7 +24,8 @@ def test_a_merged_cell_is_told_from_one_run_by_snakemake_by_nothing(grid, tmp_pa
     study, results, cells = grid
     piece = write_piece(tmp_path / "piece", study, cells[:14], "p1")
     merged = merge_pieces(study, [piece], results)
-    assert (merged.new, merged.measured, merged.cells) == (tuple(c.id for c in cells[:14]), 14, 92)
+    assert sorted(merged.new) == sorted(cell.id for cell in cells[:14])
+    assert (merged.measured, merged.cells) == (14, 92)
     for name, record in read_sealed(piece / PIECE)["records"].items():
         write_sealed(tmp_path / "cells" / name / "record.json", record)
     expected = collect(study.cells, tmp_path / "cells")
@@ -41,7 +42,7 @@ def test_a_merged_cell_is_told_from_one_run_by_snakemake_by_nothing(grid, tmp_pa
 def test_two_pieces_add_up_and_each_is_merged_once(grid, tmp_path):
     study, results, cells = grid
     first = write_piece(tmp_path / "a", study, cells[:3], "p1")
-    assert "law" in merge_pieces(study, [first], results).note
+    assert "need at least 4 rows, got 3" in merge_pieces(study, [first], results).note
     assert not (results / "fit.json").exists()
     second = write_piece(tmp_path / "b", study, cells[3:14], "p2")
     assert merge_pieces(study, [second], results).note is None
