@@ -1,6 +1,10 @@
 """Pieces as `mae study piece` leaves them, with scores from a known law instead of training."""
 
+import atexit
 import dataclasses
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +13,9 @@ from mae_lib.cost import cost_of
 from mae_lib.records.plan_file import read_plan, write_plan
 from mae_lib.records.sealed import write_sealed
 from mae_lib.records.table import COLUMNS, cell_columns
-from mae_lib.report.merge import PIECE
+from mae_lib.report.merge import PIECE, merge_pieces
 from mae_lib.report.order import measuring_plan
+from mae_lib.report.registered import register
 from mae_lib.study.definition import Cell, Study
 from mae_lib.study.load import load_study
 
@@ -82,3 +87,21 @@ def quick(study: Study) -> Study:
     """The study with two laws and few bootstraps, for tests that look at no interval of a law."""
     law = dataclasses.replace(study.law, laws=("log_product", "logit_additive"), bootstrap=100)
     return dataclasses.replace(study, law=law)
+
+
+@functools.cache
+def foretold() -> tuple[Study, Path, dict]:
+    """Smaller cells merged, the largest predicted, then measured and merged: once a test run.
+
+    Returns the study, a folder with `results/measured`, and the prediction.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="mae-foretold-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in ("measured", "measured-128"):
+        planned_study(folder / "results" / name, name)
+    results, study = folder / "results" / "measured", quick(load_study("measured"))
+    smaller, largest = smaller_and_largest(study, results)
+    merge_pieces(study, [write_piece(folder / "a", study, smaller[:40], "p1")], results)
+    before = register(study, results)
+    merge_pieces(study, [write_piece(folder / "b", study, largest, "p2")], results)
+    return study, folder, before

@@ -119,7 +119,7 @@ class Piece:
             self._failed(cell, answer.error, queue, memory=answer.memory)
             return
         paths = RunPaths.of(self.study.name)
-        self.expected.learn(cell, answer.seconds["total"])
+        self.expected.learn(cell, answer.seconds["total"] - answer.seconds["baselines"])
         record = self.files.add(cell, paths.cell(cell.id), paths.baselines, answer.seconds)
         self.say(said_of(cell, record, answer))
 

@@ -33,7 +33,8 @@ PICTURED = 6
 class Answer:
     """What a worker says of a cell: `error` None when its record is written.
 
-    `seconds` has `train`, `total` and `peak_memory_bytes`; `memory` says that memory ran out.
+    `seconds` has `train`, `baselines` (measured or waited for, once an encoder shape), `total`, and
+    `peak_memory_bytes`; `memory` says that memory ran out.
     """
 
     cell: str
@@ -75,24 +76,31 @@ def serve(link: Connection, study_file: str, out: str, extras: dict[str, str]) -
 def measure_cell(cell: Cell, out: str, extras: Mapping[str, str]) -> Answer:
     """Train a cell in `runs/<out>`, read it out, and leave features and a picture beside its record."""
     folder, started = RunPaths.of(out).cell(cell.id), time.monotonic()
+    kept = started
     if device().type == "cuda":
+        # Its statistics are not there before the device is.
+        torch.cuda.init()
         torch.cuda.reset_peak_memory_stats()
 
     def keep(encode: Encode, features: dict[str, Features]) -> None:
+        nonlocal kept
         means = {name: found.mean for name, found in features.items()}
         for name, file in extras.items():
             images = np.load(file, mmap_mode="r")
             means[name] = extract(encode, images, pixels=cell.pixels).mean
         saved = reduce_features(cell.id, cell.digest, means)
         write_bytes(folder / "features.safetensors", to_bytes(saved))
+        kept = time.monotonic()
 
     record_cell(cell, out, keep=keep)
+    beside = time.monotonic() - kept if kept > started else 0.0
     trained = completed(cell, folder)
     if trained is not None and trained.status == "complete":
         picture = reconstructions(cell, trained, count=PICTURED)
         write_bytes(folder / "reconstruction.png", png_bytes(picture))
     seconds = {
         "train": round(trained.wall_s, 3) if trained else None,
+        "baselines": round(beside, 3),
         "total": round(time.monotonic() - started, 3),
         "peak_memory_bytes": _peak_memory(),
     }
