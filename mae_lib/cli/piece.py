@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from mae_lib.errors import StudyError
+from mae_lib.records.provenance import commit
 from mae_lib.study.definition import Cell, Source, Study
 from mae_lib.study.paths import RunPaths, data_root, results_folder
 from mae_lib.study.plain import read_study
@@ -46,8 +47,8 @@ def run(arguments: argparse.Namespace) -> None:
     if not cells:
         print(f"{study.name}: no cell is left to measure")
         return
-    if arguments.commit:
-        os.environ["MAE_COMMIT"] = arguments.commit
+    # One commit a piece, whatever happens to the checkout while its workers run.
+    os.environ["MAE_COMMIT"] = arguments.commit or commit()
     _measure(study, cells, arguments, started)
 
 
@@ -154,7 +155,7 @@ def _extras(study: Study, store, travelling, paths: RunPaths) -> dict[str, str]:
 
 
 def _about(arguments: argparse.Namespace, travelling, together: int, gpu: str | None) -> dict:
-    from mae_lib.records.provenance import available_cores, commit, processor, versions
+    from mae_lib.records.provenance import available_cores, processor, versions
     from mae_lib.training.piece_files import code_digest, piece_name, utc_now
 
     about = {
