@@ -8,12 +8,21 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Read once, when triton is first imported: kernels then run in its interpreter.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # Whatever a test or a validated notebook runs goes to a fresh folder, so that notebooks really
 # rebuild their cell and nobody's runs/ is touched.
 _RUNS = tempfile.mkdtemp(prefix="mae-test-runs-")
 os.environ["MAE_RUNS"] = _RUNS
 atexit.register(shutil.rmtree, _RUNS, ignore_errors=True)
+# The processor is calibrated once for all tests, and not in the user's own cache.
+_CACHE = tempfile.mkdtemp(prefix="mae-test-cache-")
+os.environ.setdefault("MAE_CACHE", _CACHE)
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 
 @pytest.fixture

@@ -2,22 +2,26 @@
 
 A step is what training does: draw a mask, forward, backward, AdamW, gradients dropped; the images
 lie ready. Every round runs each contender once, in an order that turns, so that load from outside
-falls on all alike; ratios are taken within a round, then their median. The allocator setting of
-`mae_lib.kernels.allocator` holds for the whole process, so the peers gain by it as ours does.
+falls on all alike; ratios are taken within a round, then their median. Each contender has a process
+of its own: a peer as it comes keeps the C library's allocator as it is, a peer tuned by hand has
+our setting of it (`mae_lib.kernels.allocator`).
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from mae_lib.bench.apart import Step, apart
 from mae_lib.errors import KernelError
 from mae_lib.kernels import choose
+from mae_lib.kernels.allocator import keep_freed_memory
 from mae_lib.model.mae import MaskedAutoencoder, compute_dtype
 from mae_lib.model.masking import keep_count, patch_order
 from mae_lib.model.reference import reference_loss
@@ -29,6 +33,12 @@ from mae_lib.training.recipe import build_optimizer
 MASK_RATIO = 0.8
 WARMUP_ROUNDS = 2
 DTYPES = ("fp32", "bf16")
+# Model, patch, pixels and batch of the published table.
+SETTINGS = (
+    ("vit_small", 8, 64, 64),
+    ("vit_tiny", 4, 32, 128),
+    ("vit_base", 16, 224, 8),
+)
 
 
 @dataclass(frozen=True)
@@ -48,11 +58,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Contender:
-    """A name, what was chosen by hand (none: as it comes), and a function that runs one step."""
+    """A name, what was chosen by hand (none: as it comes), and what builds its step, picklable."""
 
     name: str
     settings: str
-    step: Callable[[], None]
+    build: Callable[[], Step]
 
 
 def bench_step(
@@ -83,9 +93,10 @@ def bench_step(
             exit_code=2,
         )
     setting = Setting(model_shape(model), resolution, patch_size, batch)
-    with _threads(threads), choose.using(kernels := choose.best()):
-        contenders = [our_step(setting, dtype), *PEERS[against](setting, dtype)]
-        seconds = interleave([c.step for c in contenders], rounds=rounds)
+    kernels = choose.best()
+    contenders = [our_step(setting, dtype, kernels), *PEERS[against](setting, dtype)]
+    with apart([contender.build for contender in contenders], threads=threads) as steps:
+        seconds = interleave(steps, rounds=rounds)
     common = {
         "model": model,
         "patch_size": patch_size,
@@ -105,7 +116,7 @@ def bench_step(
     ]
 
 
-def interleave(steps: list[Callable[[], None]], *, rounds: int) -> np.ndarray:
+def interleave(steps: Sequence[Step], *, rounds: int) -> np.ndarray:
     """Run each step once a round, beginning with another one each time: seconds [steps, rounds]."""
     for step in steps:
         for _ in range(WARMUP_ROUNDS):
@@ -120,8 +131,12 @@ def interleave(steps: list[Callable[[], None]], *, rounds: int) -> np.ndarray:
     return seconds
 
 
-def our_step(setting: Setting, dtype: str) -> Contender:
+def our_step(setting: Setting, dtype: str, kernels: dict[str, str]) -> Contender:
     """Return our training step, optimiser and mask drawing as in training."""
+    return Contender("ours", dtype, functools.partial(_build_ours, setting, dtype, kernels))
+
+
+def _build_ours(setting: Setting, dtype: str, kernels: dict[str, str]) -> Step:
     model = _our_model(setting, compute_dtype(dtype))
     optimizer = build_optimizer(model, Recipe())
     images = _images(setting)
@@ -129,16 +144,21 @@ def our_step(setting: Setting, dtype: str) -> Contender:
     draws = iter(range(2**31))
 
     def step() -> None:
-        order = patch_order(0, items, next(draws), setting.tokens)
-        model(images, order).backward()
+        with choose.using(kernels):
+            order = patch_order(0, items, next(draws), setting.tokens)
+            model(images, order).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return Contender("ours", dtype, step)
+    return step
 
 
 def textbook_steps(setting: Setting, dtype: str) -> list[Contender]:
     """Return the plain reference with torch's AdamW as it comes: what the rearranging gains."""
+    return [Contender("textbook", "fp32", functools.partial(_build_textbook, setting))]
+
+
+def _build_textbook(setting: Setting) -> Step:
     model = _our_model(setting, None)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     images = _images(setting)
@@ -149,7 +169,7 @@ def textbook_steps(setting: Setting, dtype: str) -> list[Contender]:
         optimizer.step()
         optimizer.zero_grad()
 
-    return [Contender("textbook", "fp32", step)]
+    return step
 
 
 def transformers_steps(setting: Setting, dtype: str) -> list[Contender]:
@@ -163,19 +183,16 @@ def transformers_steps(setting: Setting, dtype: str) -> list[Contender]:
         raise KernelError(
             'against: transformers is not installed; pip install "mae-lib[peers]"', exit_code=2
         )
-    forms = {"transformers": _transformers_step(setting, "sdpa", fused=False)}
+    build = functools.partial(functools.partial, _build_transformers, setting)
+    forms = {"transformers": build("sdpa", None)}
     if dtype == "bf16":
-        forms["transformers, eager, fused AdamW, autocast"] = _transformers_step(
-            setting, "eager", fused=True, around=_autocast
-        )
+        forms["transformers, eager, fused AdamW, autocast"] = build("eager", "autocast")
     else:
-        forms["transformers, eager, fused AdamW"] = _transformers_step(setting, "eager", fused=True)
-        forms["transformers, eager, fused AdamW, medium"] = _transformers_step(
-            setting, "eager", fused=True, around=_medium
-        )
+        forms["transformers, eager, fused AdamW"] = build("eager", "plain")
+        forms["transformers, eager, fused AdamW, medium"] = build("eager", "medium")
     return [
-        Contender(name, name.partition(", ")[2] or "as it comes", step)
-        for name, step in forms.items()
+        Contender(name, name.partition(", ")[2] or "as it comes", form)
+        for name, form in forms.items()
     ]
 
 
@@ -209,11 +226,13 @@ def transformers_model(setting: Setting, attention: str):
     return ViTMAEForPreTraining(config).train()
 
 
-def _transformers_step(
-    setting: Setting, attention: str, *, fused: bool, around=contextlib.nullcontext
-) -> Callable[[], None]:
+def _build_transformers(setting: Setting, attention: str, tuned: str | None) -> Step:
+    """Build a step of the peer: `tuned` None is as it comes, else plain, medium or autocast."""
+    if tuned is not None:
+        keep_freed_memory()
+    around = {"autocast": _autocast, "medium": _medium}.get(tuned, contextlib.nullcontext)
     model = transformers_model(setting, attention)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=fused or None)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True if tuned else None)
     pixels = _images(setting).permute(0, 3, 1, 2).contiguous()
 
     def step() -> None:
@@ -272,13 +291,3 @@ def _medium() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

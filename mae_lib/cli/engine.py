@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from mae_lib.errors import INTERRUPTED, BusyError, Interrupted, MaeError
-from mae_lib.records.processes import die_with_parent
+from mae_lib.records.orphans import die_with_parent
 from mae_lib.records.provenance import available_cores
 from mae_lib.report.progress import last_metrics
 from mae_lib.study.definition import Study

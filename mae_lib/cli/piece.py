@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mae_lib.errors import StudyError
 from mae_lib.records.provenance import commit
-from mae_lib.study.definition import Cell, Source, Study
+from mae_lib.study.definition import Cell, Study
 from mae_lib.study.paths import RunPaths, data_root, results_folder
 from mae_lib.study.plain import read_study
 from mae_lib.study.suggest import nearest
@@ -137,7 +137,7 @@ def _measure(
 
 def _extras(study: Study, store, travelling, paths: RunPaths) -> dict[str, str]:
     """Decode what is read out for later questions: the mixture's faces, and tars that travel along."""
-    from mae_lib.images.tars import read_source
+    from mae_lib.images.travel import decode_tar
     from mae_lib.training.piece_worker import save_extra
 
     folder, found = paths.folder / "extras", {}
@@ -149,8 +149,7 @@ def _extras(study: Study, store, travelling, paths: RunPaths) -> dict[str, str]:
     for part in travelling.extras if travelling else ():
         name = part.name.rpartition(".")[0]
         found[name] = folder / f"{name}-{size}-{part.sha256[:12]}.npy"
-        source = Source(name=name, share=1.0, file=part.name, sha256=part.sha256)
-        save_extra(found[name], read_source(data_root(), source, size).images)
+        save_extra(found[name], decode_tar(data_root() / part.name, size))
     return {name: str(path) for name, path in found.items()}
 
 

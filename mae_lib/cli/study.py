@@ -150,7 +150,7 @@ def step(key: str, out: Annotated[str, typer.Option()]) -> None:
     import signal
 
     from mae_lib.errors import MaeError
-    from mae_lib.records.processes import die_with_parent
+    from mae_lib.records.orphans import die_with_parent
     from mae_lib.report.book_step import build_book
     from mae_lib.report.jobs import job
     from mae_lib.study.load import load_study

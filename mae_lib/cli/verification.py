@@ -84,7 +84,7 @@ def _problem(artefact: Artefact) -> str | None:
 
 
 def _check_store(folder: Path) -> None:
-    from mae_lib.images.store import verify_store
+    from mae_lib.images.verify import verify_store
 
     if problems := verify_store(folder):
         more = f" (+{len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -25,7 +25,8 @@ CLASSES = tuple(f"{s}, {t}, {a}" for s in SHAPES for t in TEXTURES for a in ARRA
 PERIOD = 0.125  # of a texture, as a share of the image side
 TINT = 0.06
 _DRAWS = 96
-_CHUNK = 256
+# Pixels drawn at once; an item is the same in any batch, so this is a matter of memory alone.
+_CHUNK_PIXELS = 2**18
 
 
 def draw(family: str, items: np.ndarray, *, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,8 +41,9 @@ def draw(family: str, items: np.ndarray, *, size: int, seed: int) -> tuple[np.nd
     labels = np.empty(len(items), np.int64)
     # Families never share a counter, so that a face and an object of one item differ.
     offset = np.uint64(list(FAMILIES).index(family)) << np.uint64(40)
-    for start in range(0, len(items), _CHUNK):
-        part = slice(start, start + _CHUNK)
+    step = max(1, _CHUNK_PIXELS // size**2)
+    for start in range(0, len(items), step):
+        part = slice(start, start + step)
         words = random_words(seed, Purpose.SCENE, items[part] + offset, draws=_DRAWS)
         scene = _Scene(words, size)
         labels[part] = FAMILIES[family](scene)

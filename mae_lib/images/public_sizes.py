@@ -14,6 +14,17 @@ PUBLIC: dict[str, tuple[int, int, str]] = {
     "cifar10": (50_000, 10_000, "Krizhevsky 2009"),
     "ade20k": (20_210, 2_000, "SceneParsing 2016, Zhou et al. 2017 (arXiv 1608.05442)"),
 }
+# Later releases of the same sets. The paper names none; the full ADE20K of 2021 has more images.
+LATER_RELEASES: dict[str, tuple[int, int, str]] = {
+    "ade20k": (25_574, 2_000, "full release of 2021, github.com/CSAILVision/ADE20K"),
+}
+# The shorter side of a published image in pixels, where the publisher fixes it. ADE20K: larger
+# images of SceneParsing 2016 were reduced to this side; smaller ones are smaller.
+NATIVE_SIDES: dict[str, tuple[int, str]] = {
+    "celeba": (178, "aligned and cropped to 178 x 218"),
+    "cifar10": (32, "32 x 32"),
+    "ade20k": (512, "SceneParsing 2016: shorter side reduced to 512 at most"),
+}
 
 
 def feasibility(total: int, sources: Sequence[Source]) -> pd.DataFrame:
@@ -37,7 +48,16 @@ def feasibility(total: int, sources: Sequence[Source]) -> pd.DataFrame:
 
 def feasible_totals(sources: Sequence[Source]) -> dict[str, int]:
     """Return the largest totals in these proportions, from training images and with validation."""
+    return _totals(sources, PUBLIC)
+
+
+def later_totals(sources: Sequence[Source]) -> dict[str, int]:
+    """Return the same totals with the later releases in place of those that the sets began with."""
+    return _totals(sources, PUBLIC | LATER_RELEASES)
+
+
+def _totals(sources: Sequence[Source], sizes: dict[str, tuple[int, int, str]]) -> dict[str, int]:
     return {
-        "train": largest_total(sources, {name: n for name, (n, _, _) in PUBLIC.items()}),
-        "with_validation": largest_total(sources, {n: a + b for n, (a, b, _) in PUBLIC.items()}),
+        "train": largest_total(sources, {name: n for name, (n, _, _) in sizes.items()}),
+        "with_validation": largest_total(sources, {n: a + b for n, (a, b, _) in sizes.items()}),
     }

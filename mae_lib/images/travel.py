@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from mae_lib.errors import StoreError, StudyError
-from mae_lib.images.sources import require_file
+from mae_lib.images.decode import decode_square
+from mae_lib.images.sources import Photograph, read_tar, require_file
 from mae_lib.images.store import Store
 from mae_lib.records.atomic import replacing, write_bytes
 from mae_lib.records.provenance import available_cores
@@ -149,6 +150,16 @@ def require_pixels(store: Store, travelling: Travelling) -> None:
             f"{store.folder}: pixels: other than where {travelling.path.name} was packed, with "
             f"Pillow {made} here; install the version of requirements.lock and delete the folder"
         )
+
+
+def decode_tar(path: Path, size: int) -> np.ndarray:
+    """Decode every image of a tar, in its order and in threads: uint8 `[n, size, size, 3]`."""
+
+    def decode(photograph: Photograph) -> np.ndarray:
+        return decode_square(photograph.encoded, size, where=f"{path}: {photograph.name}")[0]
+
+    with ThreadPoolExecutor(min(available_cores(), 16)) as pool:
+        return np.stack(list(pool.map(decode, read_tar(path))))
 
 
 def _places(travelling: Travelling) -> Iterator[tuple[Part, int]]:

@@ -1,8 +1,7 @@
-"""Which of two equal ways to take on this processor, by a fixed rule: equal machines, equal bits.
+"""Which of two equal ways to take on this processor: measured once, by a wide margin, then kept.
 
-The rule follows measurements (benchmarks/README.md): oneDNN beats MKL on AMD only; two batched
-products beat the fused attention in bf16 on a CPU, and lose to it in fp32. A cell records the
-choice and takes it back on resume. `MAE_KERNELS=reference` forces the definitions.
+`calibrate` times them and caches the outcome by processor. A cell records the choice and takes it
+back on resume. `MAE_KERNELS=reference` forces the definitions.
 """
 
 import contextlib
@@ -12,12 +11,13 @@ from collections.abc import Callable, Iterator
 import torch
 
 from mae_lib.errors import KernelError
+from mae_lib.kernels import calibrate
 from mae_lib.kernels.allocator import keep_freed_memory
 from mae_lib.kernels.attention import attention_fused, attention_products
 from mae_lib.kernels.linear import linear, linear_onednn
-from mae_lib.records.provenance import processor
+from mae_lib.kernels.linear_fp8 import linear_fp8
 
-LINEAR: dict[str, Callable] = {"torch": linear, "onednn": linear_onednn}
+LINEAR: dict[str, Callable] = {"torch": linear, "onednn": linear_onednn, "fp8": linear_fp8}
 ATTENTION: dict[str, Callable] = {"products": attention_products, "fused": attention_fused}
 TABLES = {"linear": LINEAR, "attention_fp32": ATTENTION, "attention_bf16": ATTENTION}
 REFERENCE = {"linear": "torch", "attention_fp32": "products", "attention_bf16": "products"}
@@ -26,7 +26,7 @@ _current: dict[str, str] = dict(REFERENCE)
 
 
 def best() -> dict[str, str]:
-    """Return the choice for this machine.
+    """Return the choice for this machine; on a processor not met before it takes some seconds.
 
     Raises: KernelError when MAE_KERNELS holds an unknown word.
     """
@@ -37,22 +37,20 @@ def best() -> dict[str, str]:
         raise KernelError(f"MAE_KERNELS: reference or triton, got {wish!r}", exit_code=2)
     if torch.cuda.is_available() and os.environ.get("MAE_DEVICE") != "cpu":
         return {"linear": "torch", "attention_fp32": "fused", "attention_bf16": "fused"}
-    return {
-        "linear": "onednn" if "AMD" in processor() else "torch",
-        "attention_fp32": "fused",
-        "attention_bf16": "products",
-    }
+    return calibrate.choices()
 
 
 @contextlib.contextmanager
 def using(choice: dict[str, str]) -> Iterator[None]:
-    """Take `choice` inside the block; freed memory stays with the process from then on."""
+    """Take `choice` inside the block; where it pays, freed memory stays with the process from then
+    on."""
     for name, ways in TABLES.items():
         if choice.get(name) not in ways:
             raise KernelError(f"kernels: {name}: one of {sorted(ways)}, got {choice.get(name)!r}")
-    keep_freed_memory()
+    if choice.get("memory", "kept") == "kept":
+        keep_freed_memory()
     before = dict(_current)
-    _current.update(choice)
+    _current.update({name: choice[name] for name in TABLES})
     try:
         yield
     finally:

@@ -1,11 +1,11 @@
 """Cut images into patches, all of them at once or in a given order."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 
-def patchify(images: Float[Tensor, "B height width C"], patch: int) -> Float[Tensor, "B L ppC"]:
+def patchify(images: Shaped[Tensor, "B height width C"], patch: int) -> Shaped[Tensor, "B L ppC"]:
     """Return every patch, row by row, its values in (row, column, channel) order."""
     batch, height, width, channels = images.shape
     grid = images.view(batch, height // patch, patch, width // patch, patch, channels)
@@ -13,8 +13,8 @@ def patchify(images: Float[Tensor, "B height width C"], patch: int) -> Float[Ten
 
 
 def unpatchify(
-    patches: Float[Tensor, "B L ppC"], patch: int, columns: int
-) -> Float[Tensor, "B height width C"]:
+    patches: Shaped[Tensor, "B L ppC"], patch: int, columns: int
+) -> Shaped[Tensor, "B height width C"]:
     """Put patches back into images; the inverse of `patchify`."""
     batch, tokens, values = patches.shape
     channels = values // patch**2
@@ -24,8 +24,8 @@ def unpatchify(
 
 
 def gather_patches(
-    images: Float[Tensor, "B height width C"], order: Int[Tensor, "B n"], patch: int
-) -> Float[Tensor, "B n ppC"]:
+    images: Shaped[Tensor, "B height width C"], order: Int[Tensor, "B n"], patch: int
+) -> Shaped[Tensor, "B n ppC"]:
     """Return the patches named by `order`, in one copy of those patches only."""
     batch, height, width, channels = images.shape
     columns = width // patch

@@ -1,4 +1,8 @@
-"""One transformer block, driven by our own forward over timm's parameters."""
+"""Transformer blocks, driven by our own forward over timm's parameters.
+
+Where an operation has a kernel (kernels/dispatch.py: a CUDA device), a stack of blocks is run by its
+fused operations; anywhere else, and to the bit as ever, block by block.
+"""
 
 from collections.abc import Callable
 
@@ -8,9 +12,42 @@ from torch import Tensor
 from torch.nn import functional
 
 from mae_lib.kernels.choose import attention_now, linear_now
+from mae_lib.kernels.dispatch import takes_any
+from mae_lib.kernels.gelu import bias_gelu
+from mae_lib.kernels.norm import add_norm
+from mae_lib.kernels.packed_attention import packed_attention, query_attention
 from mae_lib.model.timm_modules import Block
 
 Cast = Callable[[Tensor], Tensor]
+
+
+def run_stack(
+    blocks: torch.nn.Sequential | torch.nn.ModuleList,
+    norm: torch.nn.LayerNorm,
+    x: Float[Tensor, "rows D"],
+    *,
+    batch: int,
+    cast: Cast,
+    queries: int | None = None,
+    run: Callable[..., Tensor] | None = None,
+) -> Float[Tensor, "out D"]:
+    """Run pre-norm blocks and the norm behind them on `batch` sequences stored row by row.
+
+    With `queries`, the last block computes the last `queries` tokens of each sequence only. `run`
+    stands for `run_block` where a block is wrapped (sharded, or run again in the backward pass).
+    """
+    last = len(blocks) - 1
+    if run is None and takes_any(x.device.type, x.dtype):
+        branch = None
+        for i, block in enumerate(blocks):
+            asked = queries if i == last else None
+            x, branch = _run_fused(block, x, branch, batch=batch, cast=cast, queries=asked)
+        return add_norm(x, branch, cast(norm.weight), cast(norm.bias), norm.eps)[1]
+    run = run or run_block
+    for block in blocks[:last]:
+        x = run(block, x, batch=batch, cast=cast)
+    x = run(blocks[last], x, batch=batch, cast=cast, queries=queries)
+    return _norm(norm, x, cast)
 
 
 def run_block(
@@ -47,6 +84,43 @@ def run_block(
     h = _norm(block.norm2, x, cast)
     h = functional.gelu(linear(h, cast(block.mlp.fc1.weight), cast(block.mlp.fc1.bias)))
     return x + linear(h, cast(block.mlp.fc2.weight), cast(block.mlp.fc2.bias))
+
+
+def _run_fused(
+    block: Block,
+    x: Tensor,
+    branch: Tensor | None,
+    *,
+    batch: int,
+    cast: Cast,
+    queries: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Run a block on the stream x + branch; the sum of what it returns is the stream behind it.
+
+    The MLP's addition is left to the next norm, which reads both terms once.
+    """
+    dim, heads = x.shape[-1], block.attn.num_heads
+    tokens = x.shape[0] // batch
+    x, h = add_norm(x, branch, cast(block.norm1.weight), cast(block.norm1.bias), block.norm1.eps)
+    weight, bias = cast(block.attn.qkv.weight), cast(block.attn.qkv.bias)
+    if queries is None:
+        qkv = functional.linear(h, weight, bias)
+        mixed = packed_attention(qkv.view(batch, tokens, 3, heads, dim // heads))
+    else:
+        kv = functional.linear(h, weight[dim:], bias[dim:])
+        last = h.view(batch, tokens, dim)[:, tokens - queries :].reshape(batch * queries, dim)
+        q = functional.linear(last, weight[:dim], bias[:dim])
+        mixed = query_attention(
+            q.view(batch, queries, heads, dim // heads),
+            kv.view(batch, tokens, 2, heads, dim // heads),
+        )
+        x = x.view(batch, tokens, dim)[:, tokens - queries :].reshape(batch * queries, dim)
+    attn, norm2, fc1, fc2 = block.attn.proj, block.norm2, block.mlp.fc1, block.mlp.fc2
+    branch = functional.linear(mixed.reshape(-1, dim), cast(attn.weight), cast(attn.bias))
+    x, h = add_norm(x, branch, cast(norm2.weight), cast(norm2.bias), norm2.eps)
+    # The bias goes with the GELU: the sum over rows for its gradient then rides along too.
+    h = bias_gelu(functional.linear(h, cast(fc1.weight)), cast(fc1.bias))
+    return x, functional.linear(h, cast(fc2.weight), cast(fc2.bias))
 
 
 def _norm(norm: torch.nn.LayerNorm, x: Tensor, cast: Cast) -> Tensor:

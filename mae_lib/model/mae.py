@@ -8,16 +8,17 @@ Source: He et al. 2022 (arXiv 2111.06377); the algebra is proved in tests/model/
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from mae_lib.errors import KernelError
 from mae_lib.kernels.choose import linear_now
+from mae_lib.kernels.loss import TARGET_EPS, masked_error, normalise_patches
 from mae_lib.kernels.patches import gather_patches, patchify, unpatchify
-from mae_lib.model.block import run_block
+from mae_lib.model.block import run_stack
 from mae_lib.model.encoders import NORM_EPS, build_encoder
 from mae_lib.model.hybrid import initialise_stem, tile_tokens, visible_tokens
 from mae_lib.model.positions import sincos_positions
@@ -25,12 +26,11 @@ from mae_lib.model.timm_modules import Block
 from mae_lib.study.models import ModelShape
 
 CHANNELS = 3
-TARGET_EPS = 1e-6
 
 
 def compute_dtype(precision: str) -> torch.dtype | None:
     """Return the dtype that master weights are cast to for products; None: their own."""
-    return torch.bfloat16 if precision == "bf16" else None
+    return torch.bfloat16 if precision in ("bf16", "fp8") else None
 
 
 class MaskedAutoencoder(torch.nn.Module):
@@ -79,6 +79,8 @@ class MaskedAutoencoder(torch.nn.Module):
         positions = sincos_positions(dim, self.side, self.side).float()
         self.register_buffer("decoder_pos_embed", positions, persistent=False)
         self.compute_dtype = compute_dtype
+        # Sharding and activation checkpointing put themselves around a block here.
+        self.run_block: Callable[..., Tensor] | None = None
 
     def initialise(self, seed: int) -> "MaskedAutoencoder":
         """Draw every weight from `seed` alone: Xavier for matrices, 0.02 normal for tokens."""
@@ -97,26 +99,33 @@ class MaskedAutoencoder(torch.nn.Module):
             initialise_stem(self.encoder.patch_embed.backbone, generator)
         return self
 
+    @property
+    def takes_patches(self) -> bool:
+        """Whether `forward` takes patches for images: no stem looks beyond the visible ones."""
+        return not self.has_stem or self.shape.stem_tiles
+
     def forward(
-        self, images: Float[Tensor, "B height width 3"], order: Int[Tensor, "B L"]
+        self,
+        images: Float[Tensor, "B height width 3"] | Float[Tensor, "B L ppC"],
+        order: Int[Tensor, "B L"],
     ) -> Float[Tensor, ""]:
         """Return the mean squared error on the masked patches of normalised images.
 
         `order` lists each image's patches; the first `keep` are visible. From the noise of another
-        implementation it comes by `masking.order_of_noise`.
+        implementation it comes by `masking.order_of_noise`. Instead of images, their patches may
+        come, cut out in that order (`takes_patches`).
         """
-        self._require_size(images)
-        patches = gather_patches(images, order, self.patch_size)
+        if images.ndim == 3 and self.takes_patches:
+            patches = images
+        else:
+            self._require_size(images)
+            patches = gather_patches(images, order, self.patch_size)
         predicted = self._predict(self.embed(images, patches[:, : self.keep], order), order)
-        target = self.targets(patches[:, self.keep :])
-        return functional.mse_loss(predicted.to(target.dtype), target)
+        return masked_error(predicted, patches[:, self.keep :], self.norm_pix)
 
     def targets(self, patches: Float[Tensor, "B M ppC"]) -> Float[Tensor, "B M ppC"]:
         """Return what is predicted: pixels, or pixels scaled by each patch's mean and SD."""
-        if not self.norm_pix:
-            return patches
-        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-        return (patches - mean) * torch.rsqrt(variance + TARGET_EPS)
+        return normalise_patches(patches) if self.norm_pix else patches
 
     def encode(self, images: Float[Tensor, "B height width 3"]) -> Float[Tensor, "B tokens D"]:
         """Return the normed class and patch tokens of whole images."""
@@ -162,7 +171,7 @@ class MaskedAutoencoder(torch.nn.Module):
 
     def embed(
         self,
-        images: Float[Tensor, "B height width 3"],
+        images: Float[Tensor, "B *image"],
         patches: Float[Tensor, "B K ppC"],
         order: Int[Tensor, "B L"],
     ) -> Float[Tensor, "B K D"]:
@@ -194,12 +203,8 @@ class MaskedAutoencoder(torch.nn.Module):
         x = tokens + positions[order[:, :count] + 1]
         first = self._cast(encoder.cls_token[0]) + positions[:1]
         x = torch.cat([first.expand(batch, 1, -1), x], dim=1).reshape(batch * (count + 1), -1)
-        for block in encoder.blocks:
-            x = run_block(block, x, batch=batch, cast=self._cast)
-        norm = encoder.norm
-        return functional.layer_norm(
-            x, norm.normalized_shape, self._cast(norm.weight), self._cast(norm.bias), norm.eps
-        )
+        run = self.run_block
+        return run_stack(encoder.blocks, encoder.norm, x, batch=batch, cast=self._cast, run=run)
 
     def _predict(self, visible: Tensor, order: Tensor) -> Tensor:
         """Decode: from embedded visible patches to the values of the masked ones `[B, M, ppC]`."""
@@ -213,12 +218,15 @@ class MaskedAutoencoder(torch.nn.Module):
         place = torch.cat([torch.zeros_like(order[:, :1]), order + 1], dim=1)
         x = torch.cat([known, unknown], dim=1) + self._cast(self.decoder_pos_embed)[place]
         x = x.reshape(-1, dim)
-        for block in self.decoder_blocks[:-1]:
-            x = run_block(block, x, batch=batch, cast=self._cast)
-        x = run_block(self.decoder_blocks[-1], x, batch=batch, cast=self._cast, queries=masked)
-        norm, head = self.decoder_norm, self.decoder_pred
-        x = functional.layer_norm(
-            x, norm.normalized_shape, self._cast(norm.weight), self._cast(norm.bias), norm.eps
+        x = run_stack(
+            self.decoder_blocks,
+            self.decoder_norm,
+            x,
+            batch=batch,
+            cast=self._cast,
+            queries=masked,
+            run=self.run_block,
         )
+        head = self.decoder_pred
         values = linear(x, self._cast(head.weight), self._cast(head.bias))
         return values.view(batch, masked, -1)

@@ -8,8 +8,8 @@ from mae_lib.errors import RecordError
 from mae_lib.report.pages import STAGED
 
 CELL_NOTEBOOKS = ("02_pretrain_cell", "03_evaluate_cell")
-# About public tables and no study: the committed outputs serve every book.
-COMMON_NOTEBOOKS = ("07_refit_public_grids",)
+# About public tables or a device, and no study: the committed outputs serve every book.
+COMMON_NOTEBOOKS = ("07_refit_public_grids", "10_kernels")
 
 
 def stage(study_name: str, run_folder: Path, project: Path) -> Path:

@@ -9,6 +9,8 @@ import hashlib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
 
+from mae_lib.study.execution import Execution
+
 FORMAT = 1
 
 
@@ -23,12 +25,23 @@ def added(since: int, default: object):
 
 @dataclass(frozen=True)
 class Source:
-    """One part of the mixture: a WebDataset tar under MAE_DATA, or a procedural family."""
+    """One part of the mixture: a WebDataset tar under MAE_DATA, a procedural family, or, with
+    kind "sources", any layout of `known.LAYOUTS`.
+
+    `layout` and `path` (below MAE_DATA, or absolute) say where it is; without them it is looked for
+    under MAE_DATA by its name. `split` names the publisher's splits that are used, as
+    "training+validation". `listing` is the sha256 of its list of images, which pins them
+    (`mae data sources` prints it).
+    """
 
     name: str
     share: float
     file: str | None = None
     sha256: str | None = None
+    layout: str | None = added(since=2, default=None)
+    path: str | None = added(since=2, default=None)
+    split: str = added(since=2, default="train")
+    listing: str | None = added(since=2, default=None)
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,9 @@ class Task:
     """Labelled images held out from pretraining: a training part for the probes and a test part.
 
     With tars, `train` and `test` are file names; with procedural images, `train_images` and
-    `test_images` say how many are drawn.
+    `test_images` say how many are drawn. With kind "sources", a task names one of the mixture's
+    sources (`source`) or a `layout` and `path` of its own, and the splits; `train_images` and
+    `test_images` then bound how many are taken.
     """
 
     name: str
@@ -46,11 +61,23 @@ class Task:
     test_sha256: str | None = None
     train_images: int | None = None
     test_images: int | None = None
+    source: str | None = added(since=2, default=None)
+    layout: str | None = added(since=2, default=None)
+    path: str | None = added(since=2, default=None)
+    train_split: str = added(since=2, default="train")
+    test_split: str = added(since=2, default="test")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where images come from. `size` is the stored side in pixels, `seed` keys what is drawn."""
+    """Where images come from. `size` is the stored side in pixels, `seed` keys what is drawn.
+
+    `smaller` are further stored sides, made from `size` by one antialiased filter. `decoder` is
+    the road from JPEG to pixels. `twins` says whether images that evaluation shows too are kept in
+    pretraining, `set_aside_limit` which share may be left out because it cannot be decoded.
+    `shortfall` says what happens when a source has too few images: "error", "rescale" (the largest
+    total in these proportions) or "repeat" (its images several times, counted in the manifest).
+    """
 
     kind: str
     total: int
@@ -58,6 +85,11 @@ class Data:
     seed: int
     sources: tuple[Source, ...]
     tasks: tuple[Task, ...]
+    smaller: tuple[int, ...] = added(since=2, default=())
+    decoder: str = added(since=2, default="pillow")
+    twins: str = added(since=2, default="keep")
+    set_aside_limit: float = added(since=2, default=0.0)
+    shortfall: str = added(since=2, default="error")
 
     @property
     def digest(self) -> str:
@@ -70,7 +102,8 @@ class Recipe:
     """How a cell is trained. Sizes in images, `base_lr` per 256 images, `clip_grad` 0 = off.
 
     `max_flops` bounds the training of one cell: a cell that would cost more is trained for fewer
-    steps, and its record says so (`mae_lib.training.recipe.planned_steps`).
+    steps, and its record says so (`mae_lib.training.recipe.planned_steps`). `crop` is the arithmetic
+    of the resize: `float`, or `integer` as Pillow's, with equal bits on every device.
     """
 
     steps: int = 400
@@ -88,6 +121,7 @@ class Recipe:
     decoder_dim: int | None = None
     decoder_depth: int | None = None
     decoder_heads: int | None = None
+    crop: str = added(since=2, default="float")
 
 
 @dataclass(frozen=True)
@@ -162,7 +196,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """A grid of cells with the question it answers."""
+    """A grid of cells with the question it answers. `execution` is in no digest."""
 
     name: str
     question: str
@@ -170,6 +204,7 @@ class Study:
     cells: tuple[Cell, ...]
     law: LawChoice
     targets: tuple[Target, ...] = field(default=())
+    execution: Execution = field(default_factory=Execution)
 
     def cell(self, cell_id: str) -> Cell:
         """Look a cell up by its id; raises KeyError."""

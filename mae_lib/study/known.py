@@ -1,6 +1,7 @@
 """Names that a study may use and that other layers define, so that a typo stops before any job.
 
-A test compares them with `mae_lib.scaling.laws.LAWS` and `mae_lib.images.procedural.FAMILIES`.
+Tests compare them with `mae_lib.scaling.laws.LAWS`, `mae_lib.images.procedural.FAMILIES` and
+`mae_lib.images.layouts.registry.LAYOUTS`.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,12 @@ LAWS = (
     "data_constrained", "bnsl", "m4", "cell_means",
 )  # fmt: skip
 FAMILIES = ("objects", "faces", "tiny", "scenes")
+LAYOUTS = (
+    "imagenet", "imagenet-tar", "tiny-imagenet", "imagenette", "celeba", "cifar10", "ade20k-2016",
+    "ade20k-2021", "webdataset", "folder",
+)  # fmt: skip
+# The layouts that a source's name alone stands for.
+LAYOUTS_OF = {"imagenet": ("imagenet", "imagenet-tar"), "ade20k": ("ade20k-2016", "ade20k-2021")}
 
 
 def require_known(field: str, names: Sequence[str], known: Sequence[str]) -> None:

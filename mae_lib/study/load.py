@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from mae_lib.errors import StudyError
 from mae_lib.study import definition, known, schema
+from mae_lib.study.execution import Execution
 from mae_lib.study.grid import cells_of, check_cell
 from mae_lib.study.known import require_known
 from mae_lib.study.paths import RunPaths, safe_name
@@ -48,6 +49,7 @@ def _study(fields: schema.StudyFile) -> definition.Study:
         cells=cells,
         law=schema.plain(fields.law, definition.LawChoice),
         targets=tuple(schema.plain(target, definition.Target) for target in fields.targets),
+        execution=schema.plain(fields.execution, Execution),
     )
 
 

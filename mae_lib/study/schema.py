@@ -8,13 +8,17 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mae_lib.study import definition, grid
-from mae_lib.study.known import LAWS
+from mae_lib.study.known import LAWS, LAYOUTS, LAYOUTS_OF
 from mae_lib.study.models import MODELS
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,79}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$")]
+Layout = Annotated[str, Field(json_schema_extra={"enum": list(LAYOUTS)})]
+# Where a source lies: below MAE_DATA, or absolute. The ids of cells hold it, so keep it relative.
+Place = Annotated[str, Field(pattern=r"^[^\x00-\x1f\\]{1,500}$")]
+Splits = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\+[A-Za-z0-9_-]+)*$")]
 ModelName = Annotated[str, Field(json_schema_extra={"enum": sorted(MODELS)})]
 
 
@@ -50,7 +54,7 @@ class RecipeFields(_Strict):
     base_lr: float = Field(2.0e-3, gt=0, le=1)
     weight_decay: float = Field(0.05, ge=0, le=1)
     warmup_steps: int = Field(40, ge=0)
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp64", "fp8"] = "fp32"
     crop_min: float = Field(0.2, gt=0, le=1)
     flip: bool = True
     norm_pix: bool = True
@@ -60,6 +64,7 @@ class RecipeFields(_Strict):
     decoder_dim: int | None = Field(None, ge=4, multiple_of=4)
     decoder_depth: int | None = Field(None, ge=1)
     decoder_heads: int | None = Field(None, ge=1)
+    crop: Literal["float", "integer"] = "float"
 
     @model_validator(mode="after")
     def _fits_together(self):
@@ -75,6 +80,10 @@ class SourceFields(_Strict):
     share: Share
     file: FileName | None = None
     sha256: Sha256 | None = None
+    layout: Layout | None = None
+    path: Place | None = None
+    split: Splits = "train"
+    listing: Sha256 | None = None
 
 
 class TaskFields(_Strict):
@@ -87,17 +96,41 @@ class TaskFields(_Strict):
     test_sha256: Sha256 | None = None
     train_images: int | None = Field(None, ge=50)
     test_images: int | None = Field(None, ge=50)
+    source: Name | None = None
+    layout: Layout | None = None
+    path: Place | None = None
+    train_split: Splits = "train"
+    test_split: Splits = "test"
 
 
 class DataFields(_Strict):
     """The images of a study."""
 
-    kind: Literal["procedural", "tars", "planned"]
+    kind: Literal["procedural", "tars", "sources", "planned"]
     total: int = Field(ge=1, le=100_000_000)
     size: int = Field(64, ge=4, le=4096)
     seed: int = Field(0, ge=0, lt=2**31)
     sources: tuple[SourceFields, ...] = Field(min_length=1)
     tasks: tuple[TaskFields, ...] = Field(min_length=1)
+    shortfall: Literal["error", "rescale", "repeat"] = "error"
+    smaller: tuple[Annotated[int, Field(ge=2, le=4096)], ...] = ()
+    decoder: Literal["pillow", "fast"] = "pillow"
+    # What kind sources does where the study says nothing; the older kinds do as they did.
+    twins: Literal["drop", "keep"] | None = None
+    set_aside_limit: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _packing_fits_the_kind(self):
+        if wrong := [s for s in self.smaller if s >= self.size]:
+            raise ValueError(f"smaller: sides below size {self.size} were expected, got {wrong[0]}")
+        if len(set(self.smaller)) < len(self.smaller):
+            raise ValueError("smaller: the same side is given twice")
+        if self.kind in ("procedural", "planned"):
+            named = [n for n in ("twins", "set_aside_limit") if getattr(self, n) is not None]
+            named += ["decoder"] * (self.decoder != "pillow")
+            if named:
+                raise ValueError(f"{named[0]}: for photographs only, kind is {self.kind}")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self):
@@ -120,6 +153,43 @@ class DataFields(_Strict):
                 f"kind procedural needs `train_images` and `test_images` in task {missing[0]}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _places_fit_the_kind(self):
+        if self.kind == "sources":
+            _require_places(self.sources, self.tasks)
+            return self
+        for item in (*self.sources, *self.tasks):
+            for name in _PLACES & set(type(item).model_fields):
+                if getattr(item, name) != type(item).model_fields[name].default:
+                    raise ValueError(f"{item.name}: `{name}` is for kind sources only")
+        return self
+
+
+_PLACES = {"layout", "path", "split", "listing", "source", "train_split", "test_split"}
+
+
+def _require_places(sources: tuple[SourceFields, ...], tasks: tuple[TaskFields, ...]) -> None:
+    """Refuse what kind sources cannot look for; raises ValueError."""
+    names = [source.name for source in sources]
+    known = {*LAYOUTS, *LAYOUTS_OF}
+    for item in (*sources, *tasks):
+        if item.layout is not None and item.layout not in LAYOUTS:
+            raise ValueError(f"{item.name}: layout: unknown, got {item.layout!r}; {_of(LAYOUTS)}")
+        source = getattr(item, "source", None)
+        if source is not None and source not in names:
+            raise ValueError(f"{item.name}: source: none of {', '.join(names)}, got {source!r}")
+        if not (source or item.layout or item.path or item.name in known):
+            raise ValueError(
+                f"{item.name}: no known set; give its layout and path ({_of(LAYOUTS)})"
+            )
+    for item, wrong in [(s, s.file) for s in sources] + [(t, t.train or t.test) for t in tasks]:
+        if wrong:
+            raise ValueError(f"{item.name}: {wrong}: kind sources takes `path`, not file names")
+
+
+def _of(names: tuple[str, ...]) -> str:
+    return "one of " + ", ".join(names)
 
 
 class ListedCell(_Strict):
@@ -197,6 +267,18 @@ class TargetFields(_Strict):
     resolution: float = Field(gt=0)
 
 
+class ExecutionFields(_Strict):
+    """How cells are run: splits and conveniences that move the last bits of a result at most."""
+
+    micro_batch: int | None = Field(None, ge=1, le=65536)
+    workers: int = Field(0, ge=0, le=64)
+    checkpoint_activations: bool = False
+    devices: int = Field(1, ge=1, le=1024)
+    sharding: Literal["ddp", "fsdp2"] = "ddp"
+    knn_every: int = Field(0, ge=0)
+    tensorboard: bool = False
+
+
 class StudyFile(_Strict):
     """A study as its YAML file declares it."""
 
@@ -209,6 +291,7 @@ class StudyFile(_Strict):
     evaluation: EvaluationFields = EvaluationFields()
     law: LawFields
     targets: tuple[TargetFields, ...] = ()
+    execution: ExecutionFields = ExecutionFields()
 
     @model_validator(mode="after")
     def _fits_together(self):
@@ -231,6 +314,11 @@ def plain_data(fields: DataFields) -> definition.Data:
         seed=fields.seed,
         sources=tuple(plain(source, definition.Source) for source in fields.sources),
         tasks=tuple(plain(task, definition.Task) for task in fields.tasks),
+        shortfall=fields.shortfall,
+        smaller=fields.smaller,
+        decoder=fields.decoder,
+        twins=fields.twins or ("drop" if fields.kind == "sources" else "keep"),
+        set_aside_limit=_limit(fields),
     )
 
 
@@ -240,3 +328,10 @@ def plain_grid(fields: GridFields) -> grid.Grid:
     values["cells"] = tuple(plain(cell, grid.Listed) for cell in fields.cells)
     values["blocks"] = tuple(plain(block, grid.Block) for block in fields.blocks)
     return grid.Grid(**values)
+
+
+def _limit(fields: DataFields) -> float:
+    """The share of images that may be set aside: one in a thousand of a publisher's whole set."""
+    if fields.set_aside_limit is None:
+        return 0.001 if fields.kind == "sources" else 0.0
+    return fields.set_aside_limit

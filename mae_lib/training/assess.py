@@ -17,6 +17,7 @@ from mae_lib.records.provenance import commit
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.records.table import cell_columns
 from mae_lib.study.definition import Cell
+from mae_lib.study.execution import Execution
 from mae_lib.study.paths import RunPaths, data_root
 from mae_lib.training.loop import Trained, build_model, device, pretrain
 
@@ -31,7 +32,18 @@ def open_images(cell: Cell, paths: RunPaths) -> Store:
 def train_cell(cell: Cell, out: str, **options) -> Trained:
     """Train a cell into `runs/<out>/cells/<id>/`, or return what is there when complete."""
     paths = RunPaths.of(out)
+    options = {"execution": execution_of(paths)} | options
     return pretrain(cell, open_images(cell, paths), paths.cell(cell.id), **options)
+
+
+def execution_of(paths: RunPaths) -> Execution:
+    """Return how the study of a run folder asks its cells to be run; the default outside of one."""
+    if not (copy := paths.folder / "study.yaml").exists():
+        return Execution()
+    # Only here: a machine that reads no YAML has no pydantic either.
+    from mae_lib.study.load import load_study
+
+    return load_study(copy).execution
 
 
 def trained_model(cell: Cell, trained: Trained) -> MaskedAutoencoder:
@@ -50,7 +62,7 @@ def record_cell(cell: Cell, out: str, *, keep: Keep | None = None) -> dict:
     paths = RunPaths.of(out)
     path = paths.cell(cell.id) / "record.json"
     store = open_images(cell, paths)
-    trained = pretrain(cell, store, paths.cell(cell.id))
+    trained = pretrain(cell, store, paths.cell(cell.id), execution=execution_of(paths))
     with locked(paths.cell(cell.id) / ".lock"):
         if not path.exists():
             write_sealed(path, _record(cell, store, trained, paths.baselines, keep))

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mae_lib.images.store import Store
-from mae_lib.kernels.crop import crop_resize, draw_boxes, normalise
+from mae_lib.images.store import Store, open_store
+from mae_lib.images.streaming import needs_streaming, prefetched
+from mae_lib.kernels.crop import draw_boxes, normalise
+from mae_lib.kernels.crop_integer import crop_way
 from mae_lib.kernels.philox import Purpose, random_order
 from mae_lib.model.masking import patch_order
 from mae_lib.study.definition import Cell
+from mae_lib.training.loader import in_order
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,13 @@ class Batch:
 
     pixels: Tensor
     order: Tensor
+
+    def parts(self, images: int | None) -> "tuple[Batch, ...]":
+        """Split into batches of `images` (the last may be smaller); None leaves it whole."""
+        if images is None or images >= len(self.pixels):
+            return (self,)
+        pairs = zip(self.pixels.split(images), self.order.split(images), strict=True)
+        return tuple(Batch(*pair) for pair in pairs)
 
 
 class Sampler:
@@ -51,23 +61,82 @@ class Sampler:
         return self._orders[epoch]
 
 
-def batches(
-    cell: Cell, store: Store, *, start: int, stop: int, device: torch.device, dtype: torch.dtype
-) -> Iterator[Batch]:
-    """Yield the batches of steps `start` to `stop`: crops, flips and masks drawn by counter."""
-    sampler = Sampler(store.subset(cell.images, cell.seed), cell.recipe.batch_size, cell.seed)
-    size = store.images.shape[1]
-    for step in range(start, stop):
-        items, epochs = sampler.batch(step)
+@dataclass(frozen=True)
+class Drawn:
+    """What the host prepares of a batch: uint8 images `[B, S, S, 3]`, crops, flips and masks."""
+
+    images: Tensor
+    boxes: Tensor
+    flips: Tensor
+    order: Tensor
+
+
+class DrawnSteps:
+    """A dataset 'step -> what the host prepares of its batch', the same in any process.
+
+    `rows` are the images of each batch that this process computes: all ranks draw the same
+    sequence, and each takes its part of it.
+    """
+
+    def __init__(self, cell: Cell, store: Store, rows: slice = slice(None)):
+        self.cell, self.folder, self.rows = cell, store.folder, rows
+        subset = store.subset(cell.images, cell.seed)
+        self.sampler = Sampler(subset, cell.recipe.batch_size, cell.seed)
+        self._images = store.images
+
+    def __getitem__(self, step: int) -> Drawn:
+        cell, images = self.cell, self._opened()
+        items, epochs = (part[self.rows] for part in self.sampler.batch(step))
         boxes, flips = draw_boxes(
             cell.seed,
             items,
             epochs,
-            size=size,
+            size=images.shape[1],
             crop_min=cell.recipe.crop_min,
             flip=cell.recipe.flip,
         )
         order = patch_order(cell.seed, items, epochs, cell.tokens)
-        images = torch.from_numpy(store.images[items]).to(device)
-        pixels = crop_resize(images, boxes.to(device), flips.to(device), cell.pixels)
-        yield Batch(normalise(pixels).to(dtype), order.to(device))
+        return Drawn(torch.from_numpy(images[items]), boxes, flips, order)
+
+    def __getstate__(self) -> dict:
+        # A memory-mapped array would travel to another process as a copy of itself.
+        return self.__dict__ | {"_images": None}
+
+    def _opened(self) -> np.ndarray:
+        if self._images is None:
+            self._images = open_store(self.folder).images
+        return self._images
+
+
+def batches(
+    cell: Cell,
+    store: Store,
+    *,
+    start: int,
+    stop: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    rows: slice = slice(None),
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Yield the batches of steps `start` to `stop`: crops, flips and masks drawn by counter.
+
+    `workers` processes read and draw ahead; what they hand over is cropped here, on the device, so
+    that their number changes no bit. Without workers, a thread reads ahead of a store that is
+    larger than its share of memory.
+    """
+    crop = crop_way(cell.recipe.crop)
+    prepared = in_order(DrawnSteps(cell, store, rows), start, stop, workers=workers)
+    if workers == 0 and needs_streaming(store.images.nbytes, device):
+        prepared = prefetched(prepared)
+    for drawn in prepared:
+        boxes, flips = _sent(drawn.boxes, device), _sent(drawn.flips, device)
+        pixels = crop(_sent(drawn.images, device), boxes, flips, cell.pixels)
+        yield Batch(normalise(pixels).to(dtype), _sent(drawn.order, device))
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device; from pinned memory, so that the host does not wait for what runs there."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

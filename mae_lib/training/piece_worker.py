@@ -18,7 +18,7 @@ from mae_lib.evaluation.features import Encode, Features, extract
 from mae_lib.evaluation.saved_features import reduce_features, to_bytes
 from mae_lib.images.card import png_bytes
 from mae_lib.records.atomic import write_bytes
-from mae_lib.records.processes import die_with_parent
+from mae_lib.records.orphans import die_with_parent
 from mae_lib.study.definition import Cell
 from mae_lib.study.paths import RunPaths
 from mae_lib.study.plain import read_study

@@ -14,15 +14,18 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[Stop]:
-    """Catch SIGTERM and SIGINT inside the block (main thread only) and put the old handlers back."""
+def stopping(*, second_ends: bool = True) -> Iterator[Stop]:
+    """Catch SIGTERM and SIGINT inside the block (main thread only) and put the old handlers back.
+
+    `second_ends` lets a second signal end the process at once.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def request(number, frame):
-        if stop.requested:
+        if stop.requested and second_ends:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         stop.requested = True

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mae_lib.bench import step as bench
+from mae_lib.bench.apart import apart
 from mae_lib.cli.main import app
-from mae_lib.errors import MaeError
+from mae_lib.errors import KernelError, MaeError
+from mae_lib.kernels import choose
 
 TINY = {"model": "vit_pico", "patch_size": 4, "resolution": 16, "batch": 2}
 KEYS = {"model", "dtype", "ours_images_per_s", "peer", "peer_images_per_s", "ratio"}
@@ -45,6 +48,25 @@ def test_rounds_interleave_and_each_contender_begins_in_turn():
     assert measured == [0, 1, 2, 1, 2, 0, 2, 0, 1, 0, 1, 2]
 
 
+def broken_step():
+    raise RuntimeError("no such weights")
+
+
+def dying_step():
+    return lambda: os._exit(9)
+
+
+def test_a_contender_that_fails_is_named_in_one_line():
+    said = "stopped: RuntimeError: no such weights"
+    with pytest.raises(KernelError, match=said), apart([broken_step], threads=1):
+        pass
+    with (
+        pytest.raises(KernelError, match="its process died"),
+        apart([dying_step], threads=1) as (run,),
+    ):
+        run()
+
+
 def test_the_ratio_is_the_median_of_paired_ratios():
     contender = bench.Contender("peer", "as it comes", lambda: None)
     # Load that hits one round hits both: the pairs are steady where the single times are not.
@@ -64,11 +86,11 @@ def test_our_step_trains():
 
     bench.build_optimizer = watch
     try:
-        contender = bench.our_step(setting, "fp32")
+        step = bench.our_step(setting, "fp32", choose.REFERENCE).build()
     finally:
         bench.build_optimizer = original
     before = {name: p.detach().clone() for name, p in seen[0].named_parameters()}
-    contender.step()
+    step()
     still = [n for n, p in seen[0].named_parameters() if p.requires_grad and (p == before[n]).all()]
     assert still == []
 

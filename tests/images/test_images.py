@@ -17,8 +17,9 @@ from mae_lib.images.decode import decode_square
 from mae_lib.images.mixture import allot, require_feasible
 from mae_lib.images.procedural import CLASSES, FAMILIES, draw
 from mae_lib.images.sources import read_tar, require_file
-from mae_lib.images.store import build_store, verify_store
+from mae_lib.images.store import build_store
 from mae_lib.images.subsets import family_order
+from mae_lib.images.verify import verify_store
 from mae_lib.study.definition import Data, Source, Task
 from mae_lib.study.load import load_study
 

@@ -18,17 +18,6 @@ def test_the_same_machine_always_chooses_the_same_and_the_choice_can_be_taken(mo
     assert (choose.linear_now(), choose.attention_now(torch.bfloat16)) == before
 
 
-@pytest.mark.parametrize(
-    ("name", "product"),
-    [("AMD EPYC 9B45 [avx512_bf16]", "onednn"), ("Intel(R) Xeon(R) [amx_bf16]", "torch")],
-)
-def test_onednn_is_taken_on_amd_only(name, product, monkeypatch):
-    monkeypatch.delenv("MAE_KERNELS", raising=False)
-    monkeypatch.setenv("MAE_DEVICE", "cpu")
-    monkeypatch.setattr(choose, "processor", lambda: name)
-    assert choose.best()["linear"] == product
-
-
 def test_mae_kernels_forces_the_definitions_and_refuses_other_words(monkeypatch):
     monkeypatch.setenv("MAE_KERNELS", "reference")
     assert choose.best() == choose.REFERENCE

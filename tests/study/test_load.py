@@ -67,7 +67,7 @@ def test_a_changed_setting_changes_the_digest_and_nothing_else_does():
         ({"steps": 3.5}, "got 3.5"),
         ({"steps": True}, "a number or a name was expected, got True"),
         ({"decoder_dim": 64, "decoder_heads": 3}, "must divide"),
-        ({"precision": "fp8"}, "'fp32', 'bf16' or 'fp64'"),
+        ({"precision": "fp16"}, "'fp32', 'bf16', 'fp64' or 'fp8'"),
         ({"study": "pockt"}, "did you mean 'pocket'"),
         ({"out": "../x"}, "a-z, 0-9"),
         ({"out": "/etc/x"}, "a-z, 0-9"),
