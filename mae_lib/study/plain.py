@@ -18,6 +18,10 @@ from mae_lib.study.pins import pinned
 from mae_lib.study.suggest import nearest
 from mae_lib.study.yaml_file import read_yaml, study_path
 
+# Where the schema has a default and the dataclass none, or another; a test compares the two roads.
+_DATA_DEFAULTS = {"size": 64, "seed": 0}
+_SOURCES_DEFAULTS = {"twins": "drop", "set_aside_limit": 0.001}
+
 
 def read_study(name_or_path: str | Path) -> definition.Study:
     """Read a study file.
@@ -37,7 +41,12 @@ def _study(content: Mapping) -> definition.Study:
         raise StudyError(f"{missing[0]}: missing, a study needs it")
     if content.get("format", 1) != 1:
         raise StudyError(f"format: 1 is read here, got {content['format']!r}")
-    data = pinned(_build(definition.Data, {"size": 64, "seed": 0} | content["data"], "data"))
+    if not isinstance(content["data"], Mapping):
+        raise StudyError(f"data: a mapping of fields was expected, got {content['data']!r}")
+    defaults = _DATA_DEFAULTS | (
+        _SOURCES_DEFAULTS if content["data"].get("kind") == "sources" else {}
+    )
+    data = pinned(_build(definition.Data, defaults | content["data"], "data"))
     # Sections of later versions that change no cell (how a cell is run, say) are passed over: the
     # digests tell whether one of them should not have been.
     return definition.Study(
