@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from mae_lib.errors import RecordError
 from mae_lib.records.atomic import write_bytes
 
-COMPONENTS = 64
+COMPONENTS = 48
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,10 @@ def _answer(grid: Grid) -> dict[str, str]:
     except FitError as error:
         lines.append(f"No effect is measured: {error}.")
     lines.append(gate_sentence(gate(grid.runs)))
+    answer = "\n".join(f"- {line}" for line in lines)
     return {
         "measured_status": status,
-        "measured_answer": "\n".join(f"- {line}" for line in lines),
+        "measured_answer": answer.replace("Measured", "Rehearsed") if grid.rehearsal else answer,
         "measured_limits": f"The largest cells hold {most:,} images, {100 * most / PAPER_IMAGES:.2g} % "
         f"of the {PAPER_IMAGES:,} that the paper states: the mixture is the paper's, its size is not.",
     }
@@ -246,7 +247,7 @@ def _registered(grid: Grid) -> dict[str, str]:
         if len(known)
         else "None of them is measured yet."
     )
-    shown = rows.drop(columns=["hit", "as_if_plain"]).round(4)
+    shown = rows[["cell", "predicted", "low", "high", "measured", "outcome"]].round(4)
     drawn = rows[rows.low.notna()]
     chart = f"\n\n{_html(registered_chart(drawn), drawn, 'registered')}" if len(drawn) else ""
     return {"measured_registered": f"{text}{chart}\n\n{table_html(shown)}"}

@@ -26,7 +26,7 @@ from mae_lib.training.assess import record_cell
 from mae_lib.training.describe import reconstructions
 from mae_lib.training.loop import completed, device
 
-PICTURED = 6
+PICTURED = 4
 
 
 @dataclass(frozen=True)

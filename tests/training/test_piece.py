@@ -135,7 +135,7 @@ def test_what_comes_back_fits_and_is_whole(bare):
     assert set(piece["curves"]) == set(piece["records"]) == set(piece["seconds"])
     saved = read_archive(bare.out / "features-1.zip")
     assert set(saved) == set(piece["records"])
-    assert saved[next(iter(saved))].sets["objects-test"].shape == (50, 64)
+    assert saved[next(iter(saved))].sets["objects-test"].shape == (50, 48)
 
 
 def test_what_comes_back_is_merged_and_not_measured_again(bare, tmp_path):
