@@ -23,7 +23,8 @@ def run_all(
 ) -> Iterator[object]:
     """Yield `work(task)` of every task as it ends, in any order; one worker means this process.
 
-    Processes are spawned, so that no thread or lock of this one is copied into them.
+    Processes are spawned, so that no thread or lock of this one is copied into them; as with any
+    process that Python starts so, a script keeps its work under `if __name__ == "__main__"`.
     Raises: what `work` raises; StoreError when a worker was killed.
     """
     if workers <= 1:
