@@ -124,7 +124,7 @@ def _kernels(dry: bool, images: str | None) -> list[Task]:
 
 def _ablation(dry: bool, images: str | None) -> list[Task]:
     return [
-        Task("ablation", s.name, 60, _arguments(s, dry, kernels=KERNELS)) for s in _of(ABLATED, dry)
+        Task("ablation", s.name, 90, _arguments(s, dry, kernels=KERNELS)) for s in _of(ABLATED, dry)
     ]
 
 
