@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-NAMES = ("sbatch", "srun", "sacct", "squeue", "scancel", "sinfo", "scontrol")
+NAMES = ("sbatch", "srun", "sacct", "squeue", "scancel", "sinfo", "scontrol", "sacctmgr")
 
 
 def install(folder: Path) -> dict[str, str]:
@@ -59,10 +59,8 @@ def sbatch(arguments: list[str], jobs: Path) -> None:
 def run(arguments: list[str], jobs: Path) -> None:
     job, command = arguments
     (jobs / f"{job}.pid").write_text(str(os.getpid()))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    process = subprocess.Popen(
-        command, shell=True, preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    )
+    # A node has as many GPUs as a job asks for; this one has none to give.
+    process = subprocess.Popen(command, shell=True, env=os.environ | {"MAE_DEVICE": "cpu"})
     code = process.wait()
     cancelled = (jobs / f"{job}.cancelled").exists()
     state = "CANCELLED" if cancelled else "FAILED" if code else "COMPLETED"
@@ -97,7 +95,15 @@ def squeue(arguments: list[str], jobs: Path) -> None:
 
 def scancel(arguments: list[str], jobs: Path) -> None:
     """End every process of the jobs, as Slurm's own does, whatever session it is in."""
-    for job in arguments:
+    name = value(arguments, "--name")
+    named = {
+        p.stem
+        for p in jobs.glob("*.call")
+        if value(json.loads(p.read_text()), "--job-name") == name
+    }
+    for job in named or arguments:
+        if (jobs / f"{job}.state").exists():
+            continue
         (jobs / f"{job}.cancelled").touch()
         for number in children(int((jobs / f"{job}.pid").read_text())):
             os.kill(number, signal.SIGTERM)
@@ -120,6 +126,10 @@ def children(parent: int) -> list[int]:
 
 def sinfo(arguments: list[str], jobs: Path) -> None:
     print("PARTITION\nbatch*")
+
+
+def sacctmgr(arguments: list[str], jobs: Path) -> None:
+    print("lab")
 
 
 def scontrol(arguments: list[str], jobs: Path) -> None:

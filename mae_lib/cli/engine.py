@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mae_lib.cli.profiles import Profile, limits
+from mae_lib.cli.profiles import Profile, cancel_jobs, limits
 from mae_lib.errors import INTERRUPTED, BusyError, Interrupted, MaeError
 from mae_lib.records.orphans import die_with_parent
 from mae_lib.report.progress import cell_left_s, cell_work, clock, curve_header, last_metrics
@@ -21,8 +22,6 @@ from mae_lib.study.paths import RunPaths, root
 
 POLL_SECONDS = 0.5
 END_SECONDS = 8.0
-# A scheduler may take its time to answer.
-CANCEL_SECONDS = 60.0
 
 
 def run_engine(study: Study, paths: RunPaths, *, cells: str, profile: Profile) -> None:
@@ -50,6 +49,7 @@ def run_engine(study: Study, paths: RunPaths, *, cells: str, profile: Profile) -
             _watch(process, study, paths)
         except KeyboardInterrupt:
             _end(process, profile)
+            cancel_jobs(profile, log)
             raise Interrupted(
                 f"{study.name}: interrupted; every finished cell is kept, "
                 "the same command goes on from here"
@@ -68,18 +68,14 @@ def _prepare() -> None:
 
 
 def _end(process: subprocess.Popen, profile: Profile) -> None:
-    """End the engine and its jobs; those that do not listen in time are killed.
-
-    Interrupted, Snakemake takes its jobs back from a cluster; local ones are told themselves.
-    """
-    first, patience = (
-        (signal.SIGTERM, END_SECONDS) if profile.is_local else (signal.SIGINT, CANCEL_SECONDS)
-    )
+    """End the engine and its jobs; those that do not listen within ten seconds are killed."""
+    # Interrupted, Snakemake takes jobs back from a cluster; local ones are told themselves.
+    first = signal.SIGTERM if profile.is_local else signal.SIGINT
     for number in (first, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=patience)
+            process.wait(timeout=END_SECONDS)
             return
 
 
@@ -196,7 +192,9 @@ def _number(value: float | None, style: str) -> str:
 
 def _failure(study: Study, log: Path, code: int) -> MaeError:
     """Find our own line in the log: jobs print `mae: ...` before they fail."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = _lines(log)
+    for own in _logs_named(lines):
+        lines += _lines(own)
     ours = [line.partition("mae: ")[2] for line in lines if line.startswith("mae: ")]
     if ours:
         more = f" (+{len(ours) - 1} more in {log})" if len(ours) > 1 else f" (log: {log})"
@@ -208,8 +206,23 @@ def _failure(study: Study, log: Path, code: int) -> MaeError:
             f"{study.name}: a notebook's kernel was killed, probably for memory or a full disk; "
             f"free some, then run the same command again (log: {log})"
         )
+    said = [line.partition("message: ")[2] for line in lines if "    message: " in line]
     last = next((line for line in reversed(lines) if line.strip()), "no output")
+    last = next(
+        (line.partition("For further")[0].rstrip(".") for line in said if line != "None"), last
+    )
     return MaeError(f"{study.name}: the engine stopped with code {code}: {last} (log: {log})")
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _logs_named(lines: list[str]) -> list[Path]:
+    """Return the logs of failed jobs that ran elsewhere, as Snakemake names them in its own."""
+    found = [re.fullmatch(r"\s+log: (.+) \(check log file.*\)", line) for line in lines]
+    paths = [Path(name) for match in found if match for name in match[1].split(", ")]
+    return [path for path in dict.fromkeys(paths) if path.is_file()]
 
 
 def _exit_code(lines: list[str]) -> int:

@@ -1,8 +1,11 @@
 """Where a study's jobs run: a Snakemake profile of `workflow/profiles/`, or a folder of one's own."""
 
+import contextlib
 import importlib.util
 import os
+import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from mae_lib.study.paths import root
 from mae_lib.study.suggest import nearest
 
 LOCAL = "local"
+# A scheduler may take its time to answer.
+CANCEL_SECONDS = 60.0
 # The plugin's own commands; without them it fails late and at length.
 COMMANDS = {"slurm": ("sbatch", "scancel")}
 
@@ -80,6 +85,21 @@ def limits(profile: Profile, study: Study) -> list[str]:
             f"this machine has {here}; ask for fewer, or run it on a cluster (--profile slurm)"
         )
     return [*cores, "--resources", f"gpu={here}"]
+
+
+def cancel_jobs(profile: Profile, log: Path) -> None:
+    """Take the jobs of an engine that has ended back from Slurm.
+
+    Its plugin does so itself when it is interrupted, but forgets the jobs whose state it is just
+    asking for.
+    """
+    if profile.executor != "slurm":
+        return
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if name := re.search(r"^SLURM run ID: (\S+)$", text, re.MULTILINE):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["scancel", f"--name={name[1]}"]
+            subprocess.run(command, capture_output=True, timeout=CANCEL_SECONDS, check=False)
 
 
 def _gpus() -> list[Path]:

@@ -4,6 +4,7 @@ The YAML schema (`schema.py`, pydantic) checks a file and hands these over, so t
 with torch alone can run cells.
 """
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -169,7 +170,7 @@ class Cell:
     evaluation: Evaluation
     data: Data
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """12 hex digits over everything that can change the result."""
         return digest_of(settings_of(self))
