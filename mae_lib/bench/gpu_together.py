@@ -13,10 +13,9 @@ from mae_lib.training.processes import in_processes
 # As the studies train them: batches far too small to fill a device.
 SMALL = (
     Setting("vit_tiny_d6", 8, 64, 128, 64),
-    Setting("vit_tiny", 4, 32, 128, 64),
     Setting("vit_small", 8, 64, 128, 64),
 )
-SECONDS, DRY_SECONDS = 5.0, 0.1
+SECONDS, DRY_SECONDS = 3.0, 0.1
 # Processes start at different speeds: each waits for all, and no longer than this.
 READY_SECONDS = 40.0
 
