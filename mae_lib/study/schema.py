@@ -278,6 +278,7 @@ class ExecutionFields(_Strict):
     sharding: Literal["ddp", "fsdp2"] = "ddp"
     knn_every: int = Field(0, ge=0)
     tensorboard: bool = False
+    graph: bool = True
 
 
 class StudyFile(_Strict):
