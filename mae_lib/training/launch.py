@@ -83,6 +83,10 @@ def train_on_devices(
                     told = True
                 time.sleep(POLL_SECONDS)
         outcomes = [json.loads(p.read_text()) for p in sorted(Path(scratch).glob("outcome-*"))]
+    said = log.read_text(encoding="utf-8", errors="replace")
+    for line in said.splitlines():
+        if line.startswith(f"{cell.id}: "):
+            print(line, file=sys.stderr, flush=True)
     if process.returncode or outcomes:
         raise _failure(cell, outcomes, log, process.returncode, stopped=stop.requested)
     if (trained := completed(cell, folder)) is None:

@@ -15,7 +15,7 @@ from mae_lib.cost import cost_of
 from mae_lib.errors import Interrupted
 from mae_lib.images.store import Store
 from mae_lib.kernels import choose
-from mae_lib.model.mae import MaskedAutoencoder, compute_dtype
+from mae_lib.model.mae import MaskedAutoencoder, compute_dtype, residual_dtype
 from mae_lib.model.masking import keep_count
 from mae_lib.records.locks import locked
 from mae_lib.study.definition import Cell
@@ -118,6 +118,7 @@ def build_model(cell: Cell) -> MaskedAutoencoder:
         decoder_depth=recipe.decoder_depth,
         decoder_heads=recipe.decoder_heads,
         compute_dtype=compute_dtype(recipe.precision),
+        residual_dtype=residual_dtype(recipe.residual, recipe.precision),
     )
     return model.initialise(cell.seed)
 
