@@ -5,8 +5,10 @@ A plan is arithmetic on sizes: nothing here says that such a training was run.
 
 from dataclasses import dataclass
 
-from mae_lib.cost import Cost
+from mae_lib.cost import Cost, cost_of
 from mae_lib.errors import StudyError
+from mae_lib.study.definition import Cell
+from mae_lib.study.models import model_shape
 from mae_lib.study.suggest import nearest
 
 # What is left for tensors beside the allocator's holes, workspaces and the communication buffers.
@@ -16,6 +18,14 @@ NODE = 8
 # Parameters and gradients of the block at work and of the one fetched meanwhile, 16 bits each.
 GATHERED_BYTES = 8
 _MOST_DEVICES = 2**20
+
+
+# Planned, not measured: narrow encoders are bound by memory traffic and launches, convolutions on
+# small images too. Share of the peak by width of the encoder, and of one with a stem.
+SMALL_UTILISATION = {192: 0.15, 384: 0.25}
+WIDE_UTILISATION, STEM_UTILISATION = 0.40, 0.20
+# Probes, features and a picture after training, on the accelerator's host and on a processor.
+READOUT_SECONDS, READOUT_SECONDS_CPU = 6.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,23 @@ def device_named(name: str) -> Device:
 def hours(cost: Cost, device: Device, images_seen: float) -> float:
     """Return device-hours of training on `images_seen` images."""
     return cost.gpu_hours(images_seen, peak=device.peak_flops, utilisation=device.utilisation)
+
+
+def cell_seconds(cell: Cell, *, cores: int | None = None) -> float:
+    """Return the seconds planned for training and reading out one cell.
+
+    On one H100, at the share of its peak that encoders of that width are planned with; on `cores`
+    of a processor where that is given. A plan from counted FLOPs, to be corrected by what is met.
+    """
+    work = cost_of(cell).flops_per_image * cell.recipe.steps * cell.recipe.batch_size
+    work = min(work, cell.recipe.max_flops)
+    if cores is not None:
+        cpu = DEVICES["cpu"]
+        return work / (cpu.peak_flops * cpu.utilisation * cores) + READOUT_SECONDS_CPU
+    shape = model_shape(cell.model)
+    share = SMALL_UTILISATION.get(shape.embed_dim, WIDE_UTILISATION)
+    share = STEM_UTILISATION if shape.stem else share
+    return work / (DEVICES["h100"].peak_flops * share) + READOUT_SECONDS
 
 
 def devices_for(size_bytes: float, device: Device) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mae_lib.cli import bench_gpu
+from mae_lib.cli import bench_data, bench_gpu
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     bench.command("coverage")(coverage)
     bench.command("law")(law)
     bench_gpu.register(bench)
+    bench_data.register(bench)
     app.add_typer(bench, name="bench")
 
 

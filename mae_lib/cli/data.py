@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mae_lib.cli import data_store
+from mae_lib.cli import data_store, travel
 
 Root = Annotated[
     str | None, typer.Option("--root", help="Folder of image sets; default: MAE_DATA.")
@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     data.command("sources")(sources)
     data.command("feasibility")(feasibility)
     data_store.register(data)
+    travel.register(data)
     app.add_typer(data, name="data")
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mae_lib.cli.merge import register_commands
+
 StudyArgument = Annotated[str, typer.Argument(help="A study's name, or its YAML file.")]
 OutOption = Annotated[str | None, typer.Option(help="Run folder; default: the study's name.")]
 
@@ -18,6 +20,7 @@ def register(app: typer.Typer) -> None:
         study.command(command.__name__)(command)
     study.command("schema")(schema)
     study.command("step", hidden=True)(step)
+    register_commands(study)
     app.add_typer(study, name="study")
 
 

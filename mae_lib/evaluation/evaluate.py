@@ -1,6 +1,6 @@
 """Score one encoder on every task under both protocols."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -15,16 +15,25 @@ PROTOCOLS = ("linear", "knn")
 
 
 def evaluate(
-    encode: Encode, tasks: Mapping[str, TaskImages], evaluation: Evaluation, *, pixels: int
+    encode: Encode,
+    tasks: Mapping[str, TaskImages],
+    evaluation: Evaluation,
+    *,
+    pixels: int,
+    on_features: Callable[[str, Features], None] | None = None,
 ) -> list[dict]:
     """Return one row a task and protocol: the linear probe on mean tokens, k-NN on 2 x 2 pooled.
 
     Every cell is read out with the same labelled images, whatever it was pretrained on.
+    `on_features` gets the features of `<task>-train` and `<task>-test` as they are made.
     """
     rows = []
     for name, task in tasks.items():
         train = extract(encode, task.train_images, pixels=pixels)
         test = extract(encode, task.test_images, pixels=pixels)
+        if on_features is not None:
+            on_features(f"{name}-train", train)
+            on_features(f"{name}-test", test)
         for protocol, scored in score(train, test, task, evaluation).items():
             rows.append({"task": name, "protocol": protocol} | score_columns(scored, task))
     return rows

@@ -23,6 +23,11 @@ class Features:
     pooled: np.ndarray
 
 
+def encoder_on(encode: Encode, where: torch.device) -> Encode:
+    """Return an encoder that takes images from the host to where its weights are."""
+    return lambda pixels: encode(pixels.to(where))
+
+
 def extract(
     encode: Encode, images: UInt8[np.ndarray, "n S S 3"], *, pixels: int, batch_size: int = 256
 ) -> Features:

@@ -80,7 +80,7 @@ def run_block(
         q = linear(last, weight[:dim], bias[:dim])
         q = q.view(batch, queries, heads, head_dim).transpose(1, 2)
         x = x.view(batch, tokens, dim)[:, tokens - queries :].reshape(batch * queries, dim)
-    mixed = attention_now(x.dtype)(q, k, v).transpose(1, 2).reshape(-1, dim)
+    mixed = attention_now(q.dtype)(q, k, v).transpose(1, 2).reshape(-1, dim)
     x = x + linear(mixed, cast(block.attn.proj.weight), cast(block.attn.proj.bias))
     h = _norm(block.norm2, x, cast)
     h = functional.gelu(linear(h, cast(block.mlp.fc1.weight), cast(block.mlp.fc1.bias)))
@@ -129,7 +129,9 @@ def _run_fused(
 
 
 def _norm(norm: torch.nn.LayerNorm, x: Tensor, cast: Cast) -> Tensor:
-    # torch keeps mean and variance in fp32 for bf16 input.
-    return functional.layer_norm(
-        x, norm.normalized_shape, cast(norm.weight), cast(norm.bias), norm.eps
-    )
+    # torch keeps mean and variance in fp32 for bf16 input. A stream wider than the products is
+    # normed as it is, and cast once.
+    weight, bias = cast(norm.weight), cast(norm.bias)
+    wide_weight, wide_bias = weight.to(x.dtype), bias.to(x.dtype)
+    normed = functional.layer_norm(x, norm.normalized_shape, wide_weight, wide_bias, norm.eps)
+    return normed.to(weight.dtype)

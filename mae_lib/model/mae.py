@@ -33,6 +33,11 @@ def compute_dtype(precision: str) -> torch.dtype | None:
     return torch.bfloat16 if precision in ("bf16", "fp8") else None
 
 
+def residual_dtype(residual: str, precision: str) -> torch.dtype | None:
+    """Return the dtype of the residual stream, None for that of products; it is never narrower."""
+    return torch.float32 if residual == "fp32" and compute_dtype(precision) else None
+
+
 class MaskedAutoencoder(torch.nn.Module):
     """A timm encoder and a light decoder that predicts the pixels of masked patches.
 
@@ -53,6 +58,7 @@ class MaskedAutoencoder(torch.nn.Module):
         decoder_depth: int | None = None,
         decoder_heads: int | None = None,
         compute_dtype: torch.dtype | None = None,
+        residual_dtype: torch.dtype | None = None,
     ):
         super().__init__()
         height, width = (pixels, pixels) if isinstance(pixels, int) else pixels
@@ -83,7 +89,8 @@ class MaskedAutoencoder(torch.nn.Module):
         self.decoder_pred = torch.nn.Linear(dim, values)
         positions = sincos_positions(dim, self.rows, self.columns).float()
         self.register_buffer("decoder_pos_embed", positions, persistent=False)
-        self.compute_dtype = compute_dtype
+        # None: the stream between blocks is kept in the dtype of products.
+        self.compute_dtype, self.residual_dtype = compute_dtype, residual_dtype
         # Sharding and activation checkpointing put themselves around a block here.
         self.run_block: Callable[..., Tensor] | None = None
 
@@ -189,6 +196,10 @@ class MaskedAutoencoder(torch.nn.Module):
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor if self.compute_dtype is None else tensor.to(self.compute_dtype)
 
+    def _stream(self, tensor: Tensor) -> Tensor:
+        """Turn what enters the residual stream into the stream's dtype."""
+        return self._cast(tensor) if self.residual_dtype is None else tensor.to(self.residual_dtype)
+
     def embed(
         self,
         images: Float[Tensor, "B *image"],
@@ -219,9 +230,9 @@ class MaskedAutoencoder(torch.nn.Module):
         """Encode embedded patches: rows of [class token, patches] an image."""
         batch, count, _ = tokens.shape
         encoder = self.encoder
-        positions = self._cast(encoder.pos_embed[0])
-        x = tokens + positions[order[:, :count] + 1]
-        first = self._cast(encoder.cls_token[0]) + positions[:1]
+        positions = self._stream(encoder.pos_embed[0])
+        x = self._stream(tokens) + positions[order[:, :count] + 1]
+        first = self._stream(encoder.cls_token[0]) + positions[:1]
         x = torch.cat([first.expand(batch, 1, -1), x], dim=1).reshape(batch * (count + 1), -1)
         run = self.run_block
         return run_stack(encoder.blocks, encoder.norm, x, batch=batch, cast=self._cast, run=run)
@@ -232,11 +243,11 @@ class MaskedAutoencoder(torch.nn.Module):
         encoded = self._encode(visible, order)
         embed = self.decoder_embed
         known = linear(encoded, self._cast(embed.weight), self._cast(embed.bias))
-        known = known.view(batch, self.keep + 1, -1)
+        known = self._stream(known.view(batch, self.keep + 1, -1))
         dim = known.shape[-1]
-        unknown = self._cast(self.mask_token).expand(batch, masked, dim)
+        unknown = self._stream(self.mask_token).expand(batch, masked, dim)
         place = torch.cat([torch.zeros_like(order[:, :1]), order + 1], dim=1)
-        x = torch.cat([known, unknown], dim=1) + self._cast(self.decoder_pos_embed)[place]
+        x = torch.cat([known, unknown], dim=1) + self._stream(self.decoder_pos_embed)[place]
         x = x.reshape(-1, dim)
         x = run_stack(
             self.decoder_blocks,

@@ -1,6 +1,6 @@
 """runs.csv: one row a cell, task and protocol. Fractions, never percent; failed cells stay."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,17 +24,31 @@ def collect(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
     A cell without a record gives one row with status `missing`, so that holes are seen.
     Raises: RecordError for a damaged record, or one of another digest.
     """
-    rows = []
+    records = {}
     for cell in cells:
         path = folder / cell.id / "record.json"
-        if not path.exists():
-            rows.append({**cell_columns(cell), "status": "missing"})
-            continue
-        record = read_sealed(path)
-        if record["digest"] != cell.digest:
-            raise RecordError(f"{path}: belongs to cell {record['digest']}, not {cell.digest}")
-        rows += record["rows"]
+        if path.exists():
+            records[cell.id] = read_sealed(path)
+            require_cell(records[cell.id], cell, path)
+    return runs_table(cells, records)
+
+
+def runs_table(cells: Sequence[Cell], records: Mapping[str, Mapping]) -> pd.DataFrame:
+    """Return the table of records by cell id, in the order of the grid, holes as `missing`."""
+    rows = []
+    for cell in cells:
+        record = records.get(cell.id)
+        rows += record["rows"] if record else [{**cell_columns(cell), "status": "missing"}]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def require_cell(record: Mapping, cell: Cell, path: Path) -> None:
+    """Refuse a record of another digest.
+
+    Raises: RecordError.
+    """
+    if record["digest"] != cell.digest:
+        raise RecordError(f"{path}: belongs to cell {record['digest']}, not {cell.digest}")
 
 
 def cell_columns(cell: Cell) -> dict:

@@ -19,6 +19,7 @@ from mae_lib.report.claim_page import claim_substitutions, orhan_fits
 from mae_lib.report.explorer import DRAWS, explorer_data, explorer_html
 from mae_lib.report.headline import headline
 from mae_lib.report.jobs import cell_parameters
+from mae_lib.report.measured import measured_substitutions
 from mae_lib.report.planning import plan_frame
 from mae_lib.report.results import law_table, study_targets
 from mae_lib.report.verdicts import (
@@ -71,6 +72,7 @@ def substitutions(book_root: Path) -> dict[str, str]:
         | _photographs(photographs)
         | _paper()
         | claim_substitutions()
+        | measured_substitutions(book_root)
         | _explorers(results)
     )
 

@@ -16,6 +16,7 @@ from mae_lib.scaling.fit import Fit, fit_laws
 from mae_lib.scaling.predict import predictions_frame
 from mae_lib.scaling.table import Table, check_table
 from mae_lib.study.definition import Study
+from mae_lib.study.models import model_shape
 from mae_lib.study.paths import RunPaths, root
 
 PUBLISHED = "published"
@@ -47,11 +48,17 @@ def compare_cells(study: Study, out: str) -> pd.DataFrame:
 
 
 def law_table(study: Study, runs: pd.DataFrame) -> Table:
-    """Select the rows that the law is fitted to: complete cells, one task, one protocol."""
+    """Select the rows that the law is fitted to: complete cells, one task, one protocol.
+
+    Where a study has plain encoders and such with a convolutional stem, its laws are of the plain
+    ones: a stem's parameters are no transformer's, and its patches are others.
+    """
     law = study.law
     chosen = runs[
         (runs.task == law.task) & (runs.protocol == law.protocol) & (runs.status == "complete")
     ]
+    plain = chosen[[model_shape(name).stem is None for name in chosen.model]]
+    chosen = chosen if plain.empty else plain
     if chosen.empty:
         raise FitError(
             f"{study.name}: law: no complete cell has task {law.task} and protocol {law.protocol}"

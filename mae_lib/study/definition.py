@@ -4,6 +4,7 @@ The YAML schema (`schema.py`, pydantic) checks a file and hands these over, so t
 with torch alone can run cells.
 """
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -102,7 +103,8 @@ class Recipe:
 
     `max_flops` bounds the training of one cell: a cell that would cost more is trained for fewer
     steps, and its record says so (`mae_lib.training.recipe.planned_steps`). `crop` is the arithmetic
-    of the resize: `float`, or `integer` as Pillow's, with equal bits on every device.
+    of the resize: `float`, or `integer` as Pillow's, with equal bits on every device. `residual` is
+    where the stream between blocks is kept: in the dtype of products (`compute`), or in `fp32`.
     """
 
     steps: int = 400
@@ -121,6 +123,7 @@ class Recipe:
     decoder_depth: int | None = None
     decoder_heads: int | None = None
     crop: str = added(since=2, default="float")
+    residual: str = added(since=2, default="compute")
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ class Cell:
     evaluation: Evaluation
     data: Data
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """12 hex digits over everything that can change the result."""
         return digest_of(settings_of(self))

@@ -1,44 +1,20 @@
 """Read a study from YAML, or a cell from a notebook's namespace; one line for what is wrong."""
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from mae_lib.errors import StudyError
 from mae_lib.study import definition, known, schema
 from mae_lib.study.execution import Execution
+from mae_lib.study.grid import cells_of, check_cell
 from mae_lib.study.known import require_known
-from mae_lib.study.models import model_shape
-from mae_lib.study.paths import RunPaths, root, safe_name
+from mae_lib.study.paths import RunPaths, safe_name
 from mae_lib.study.pins import pinned
 from mae_lib.study.suggest import nearest
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise StudyError(f"line {node.start_mark.line + 1}: {key}: given twice")
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def study_path(name_or_path: str | Path) -> Path:
-    """Find a study by its file, or by its name under `studies/`."""
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml"):
-        return path if path.is_absolute() or path.exists() else root() / path
-    return root() / "studies" / f"{safe_name(str(name_or_path), 'study')}.yaml"
+from mae_lib.study.yaml_file import read_yaml, study_path
 
 
 def load_study(name_or_path: str | Path) -> definition.Study:
@@ -47,32 +23,11 @@ def load_study(name_or_path: str | Path) -> definition.Study:
     Raises: StudyError in one line: file, field, problem, value.
     """
     path = study_path(name_or_path)
-    fields = _checked(schema.StudyFile, _read_yaml(path), str(path))
+    fields = _checked(schema.StudyFile, read_yaml(path), str(path))
     try:
         return _study(fields)
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from None
-
-
-def _read_yaml(path: Path) -> dict:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        known = [file.stem for file in path.parent.glob("*.yaml")]
-        raise StudyError(f"{path}: no such study{nearest(path.stem, known)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: cannot be read, got {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        raise StudyError(
-            f"{path}:{line} is not YAML, got {getattr(error, 'problem', None) or error}"
-        ) from None
-    except StudyError as error:
-        raise StudyError(f"{path}: {error}") from None
-    if not isinstance(content, dict):
-        raise StudyError(f"{path}: a study is a mapping of fields, got {type(content).__name__}")
-    return content
 
 
 def _study(fields: schema.StudyFile) -> definition.Study:
@@ -85,28 +40,8 @@ def _study(fields: schema.StudyFile) -> definition.Study:
     data = pinned(schema.plain_data(fields.data))
     recipe = schema.plain(fields.recipe, definition.Recipe)
     evaluation = schema.plain(fields.evaluation, definition.Evaluation)
-    grid = fields.grid
-    points = [(c.model, c.images, c.resolution, c.seed) for c in grid.cells] or list(
-        itertools.product(grid.models, grid.images, grid.resolutions, grid.seeds)
-    )
-    cells = tuple(
-        definition.Cell(
-            model=model,
-            images=images,
-            resolution=resolution,
-            patch_size=grid.patch_size or _patch_of(resolution, grid.patch_grid),
-            mask_ratio=grid.mask_ratio,
-            seed=seed,
-            recipe=recipe,
-            evaluation=evaluation,
-            data=data,
-        )
-        for model, images, resolution, seed in points
-    )
-    for cell in cells:
-        check_cell(cell)
-    if len({cell.id for cell in cells}) < len(cells):
-        raise StudyError("grid: the same cell is listed twice")
+    grid = schema.plain_grid(fields.grid)
+    cells = cells_of(grid, recipe=recipe, evaluation=evaluation, data=data)
     return definition.Study(
         name=fields.name,
         question=fields.question,
@@ -116,44 +51,6 @@ def _study(fields: schema.StudyFile) -> definition.Study:
         targets=tuple(schema.plain(target, definition.Target) for target in fields.targets),
         execution=schema.plain(fields.execution, Execution),
     )
-
-
-def _patch_of(resolution: int, patch_grid: int) -> int:
-    if resolution % patch_grid:
-        raise StudyError(
-            f"grid.patch_grid: {patch_grid} does not divide the resolution {resolution}; "
-            "choose resolutions that are multiples of it, or give patch_size"
-        )
-    return resolution // patch_grid
-
-
-def check_cell(cell: definition.Cell) -> None:
-    """Refuse a cell that cannot be trained as asked.
-
-    Raises: StudyError.
-    """
-    model_shape(cell.model)
-    if cell.patch_size > cell.resolution:
-        raise StudyError(
-            f"resolution: must be at least the patch of {cell.patch_size} pixels, "
-            f"got {cell.resolution}"
-        )
-    if cell.data.kind != "planned" and cell.resolution > cell.data.size:
-        raise StudyError(
-            f"resolution: the study stores {cell.data.size} pixels a side, got {cell.resolution}; "
-            "more would be interpolated: ask for fewer, or raise data.size in a copy of the study"
-        )
-    if cell.images > cell.data.total:
-        raise StudyError(
-            f"images: the study's data holds {cell.data.total:,} images, got {cell.images:,}; "
-            "ask for fewer, or raise data.total in a copy of the study"
-        )
-    kept = int(cell.tokens * (1 - cell.mask_ratio))
-    if kept < 1 or kept >= cell.tokens:
-        raise StudyError(
-            f"mask_ratio: {cell.mask_ratio:g} of {cell.tokens} patches leaves {kept} visible; "
-            "at least 1 must be visible and 1 masked: change it, the resolution or the patch"
-        )
 
 
 def cell_from_namespace(namespace: Mapping[str, object]) -> tuple[definition.Cell, str]:
@@ -181,7 +78,7 @@ def cell_from_namespace(namespace: Mapping[str, object]) -> tuple[definition.Cel
         model=fields.model,
         images=fields.images,
         resolution=fields.resolution,
-        patch_size=fields.patch_size or _study_patch(study, fields.resolution),
+        patch_size=fields.patch_size or _study_patch(study, fields.model, fields.resolution),
         mask_ratio=fields.mask_ratio,
         seed=fields.seed,
         recipe=schema.plain(recipe, definition.Recipe),
@@ -216,10 +113,11 @@ def _study_named(name: str, out: str) -> definition.Study:
     return load_study(name)
 
 
-def _study_patch(study: definition.Study, resolution: int) -> int:
-    for cell in study.cells:
-        if cell.resolution == resolution:
-            return cell.patch_size
+def _study_patch(study: definition.Study, model: str, resolution: int) -> int:
+    same = [cell for cell in study.cells if cell.resolution == resolution]
+    # A hybrid's stem fixes its patch: a cell of the same model tells more than any other.
+    for cell in sorted(same, key=lambda cell: cell.model != model):
+        return cell.patch_size
     first = study.cells[0]
     tied = len({cell.patch_size for cell in study.cells}) > 1
     side = first.resolution // first.patch_size

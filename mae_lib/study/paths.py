@@ -23,6 +23,12 @@ def data_root() -> Path | None:
     return Path(wish) if wish else None
 
 
+def results_folder(name: str) -> Path:
+    """The published results of a study: `results/<name>`; MAE_RESULTS may name another parent."""
+    parent = os.environ.get("MAE_RESULTS")
+    return (Path(parent).resolve() if parent else root() / "results") / safe_name(name, "study")
+
+
 def safe_name(value: object, field: str) -> str:
     """Accept `[a-z0-9_-]+` only, so that a name can never leave its folder.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mae_lib.study import definition
+from mae_lib.study import definition, grid
 from mae_lib.study.known import LAWS, LAYOUTS, LAYOUTS_OF
 from mae_lib.study.models import MODELS
 
@@ -65,6 +65,7 @@ class RecipeFields(_Strict):
     decoder_depth: int | None = Field(None, ge=1)
     decoder_heads: int | None = Field(None, ge=1)
     crop: Literal["float", "integer"] = "float"
+    residual: Literal["compute", "fp32"] = "compute"
 
     @model_validator(mode="after")
     def _fits_together(self):
@@ -201,8 +202,18 @@ class ListedCell(_Strict):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
+class GridBlock(_Strict):
+    """A product of its own inside a grid that is none; `patch_size` where a stem fixes it."""
+
+    models: tuple[ModelName, ...] = Field(min_length=1)
+    images: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    resolutions: tuple[Annotated[int, Field(ge=2, le=8192)], ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = (0,)
+    patch_size: int | None = Field(None, ge=1, le=256)
+
+
 class GridFields(_Strict):
-    """models x images x resolutions x seeds, or listed cells.
+    """models x images x resolutions x seeds, or listed cells, or blocks that may overlap.
 
     `patch_grid` ties the patch to the resolution (patch = resolution / patch_grid), so that every
     cell has as many tokens; `patch_size` fixes the patch instead.
@@ -213,6 +224,7 @@ class GridFields(_Strict):
     resolutions: tuple[Annotated[int, Field(ge=2, le=8192)], ...] = ()
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = (0,)
     cells: tuple[ListedCell, ...] = ()
+    blocks: tuple[GridBlock, ...] = ()
     patch_grid: int | None = Field(None, ge=1, le=1024)
     patch_size: int | None = Field(None, ge=1, le=256)
     mask_ratio: float = Field(0.8, gt=0, lt=1)
@@ -221,8 +233,9 @@ class GridFields(_Strict):
     def _fits_together(self):
         if bool(self.patch_grid) == bool(self.patch_size):
             raise ValueError("give either patch_grid or patch_size")
-        if bool(self.cells) == bool(self.models and self.images and self.resolutions):
-            raise ValueError("give either models, images and resolutions, or cells")
+        ways = (self.cells, self.blocks, self.models and self.images and self.resolutions)
+        if sum(map(bool, ways)) != 1:
+            raise ValueError("give either models, images and resolutions, or cells, or blocks")
         return self
 
 
@@ -308,6 +321,14 @@ def plain_data(fields: DataFields) -> definition.Data:
         twins=fields.twins or ("drop" if fields.kind == "sources" else "keep"),
         set_aside_limit=_limit(fields),
     )
+
+
+def plain_grid(fields: GridFields) -> grid.Grid:
+    """Turn checked grid fields into `grid.Grid`."""
+    values = {name: getattr(fields, name) for name in GridFields.model_fields}
+    values["cells"] = tuple(plain(cell, grid.Listed) for cell in fields.cells)
+    values["blocks"] = tuple(plain(block, grid.Block) for block in fields.blocks)
+    return grid.Grid(**values)
 
 
 def _limit(fields: DataFields) -> float:

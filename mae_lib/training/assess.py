@@ -1,5 +1,6 @@
 """From a cell to its record: train if need be, evaluate beside both baselines, write it last."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from safetensors.torch import load_file
 from mae_lib.cost import cost_of
 from mae_lib.evaluation.baselines import ensure_baselines
 from mae_lib.evaluation.evaluate import evaluate
+from mae_lib.evaluation.features import Encode, Features, encoder_on
 from mae_lib.images.store import Store, build_store
 from mae_lib.model.mae import MaskedAutoencoder
 from mae_lib.records.locks import locked
@@ -17,7 +19,9 @@ from mae_lib.records.table import cell_columns
 from mae_lib.study.definition import Cell
 from mae_lib.study.execution import Execution
 from mae_lib.study.paths import RunPaths, data_root
-from mae_lib.training.loop import Trained, build_model, pretrain
+from mae_lib.training.loop import Trained, build_model, device, pretrain
+
+Keep = Callable[[Encode, dict[str, Features]], None]
 
 
 def open_images(cell: Cell, paths: RunPaths) -> Store:
@@ -49,10 +53,11 @@ def trained_model(cell: Cell, trained: Trained) -> MaskedAutoencoder:
     return model.eval()
 
 
-def record_cell(cell: Cell, out: str) -> dict:
+def record_cell(cell: Cell, out: str, *, keep: Keep | None = None) -> dict:
     """Return the record of a cell, computing whatever of it is missing.
 
-    The record is written last, by rename: where it exists, the cell is complete.
+    The record is written last, by rename: where it exists, the cell is complete. Before that,
+    `keep` gets the encoder and the features that were read out, `<task>-train` and `<task>-test`.
     """
     paths = RunPaths.of(out)
     path = paths.cell(cell.id) / "record.json"
@@ -60,18 +65,28 @@ def record_cell(cell: Cell, out: str) -> dict:
     trained = pretrain(cell, store, paths.cell(cell.id), execution=execution_of(paths))
     with locked(paths.cell(cell.id) / ".lock"):
         if not path.exists():
-            write_sealed(path, _record(cell, store, trained, paths.baselines))
+            write_sealed(path, _record(cell, store, trained, paths.baselines, keep))
     return read_sealed(path)
 
 
-def _record(cell: Cell, store: Store, trained: Trained, baselines: Path) -> dict:
+def _record(cell: Cell, store: Store, trained: Trained, baselines: Path, keep: Keep | None) -> dict:
     common = _common_columns(cell, store, trained)
     if trained.status != "complete":
         return {"id": cell.id, "digest": cell.digest, "status": trained.status, "rows": [common]}
     tasks = {task.name: store.task(task.name) for task in cell.data.tasks}
-    model = trained_model(cell, trained)
-    scores = evaluate(model.encode, tasks, cell.evaluation, pixels=cell.pixels)
-    beside = ensure_baselines(cell, tasks, baselines)
+    where = device()
+    encode = encoder_on(trained_model(cell, trained).to(where).encode, where)
+    features: dict[str, Features] = {}
+    scores = evaluate(
+        encode,
+        tasks,
+        cell.evaluation,
+        pixels=cell.pixels,
+        on_features=None if keep is None else features.__setitem__,
+    )
+    if keep is not None:
+        keep(encode, features)
+    beside = ensure_baselines(cell, tasks, baselines, where=where)
     rows = []
     for score in scores:
         rows.append(common | score | beside[score["task"], score["protocol"]])

@@ -15,7 +15,7 @@ from mae_lib.cost import cost_of
 from mae_lib.errors import Interrupted
 from mae_lib.images.store import Store
 from mae_lib.kernels import choose
-from mae_lib.model.mae import MaskedAutoencoder, compute_dtype
+from mae_lib.model.mae import MaskedAutoencoder, compute_dtype, residual_dtype
 from mae_lib.model.masking import keep_count
 from mae_lib.records.locks import locked
 from mae_lib.study.definition import Cell
@@ -118,6 +118,7 @@ def build_model(cell: Cell) -> MaskedAutoencoder:
         decoder_depth=recipe.decoder_depth,
         decoder_heads=recipe.decoder_heads,
         compute_dtype=compute_dtype(recipe.precision),
+        residual_dtype=residual_dtype(recipe.residual, recipe.precision),
     )
     return model.initialise(cell.seed)
 
@@ -168,7 +169,13 @@ class _Trainer:
             checkpoint_activations=run.execution.checkpoint_activations,
         )
         self.optimizer = build_optimizer(self.model, recipe)
-        meta = restore_checkpoint(run.folder / "state", self.model, self.optimizer, run.world)
+        meta = restore_checkpoint(
+            run.folder / "state",
+            self.model,
+            self.optimizer,
+            run.world,
+            digest=run.cell.digest,
+        )
         self.progress = Progress(**meta["progress"]) if meta else Progress()
         self.start, self.lr, self.norm = self.progress.step, 0.0, None
         self.total = torch.tensor(self.progress.total, device=self.device, dtype=run.dtype)

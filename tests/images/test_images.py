@@ -22,7 +22,6 @@ from mae_lib.images.store import build_store
 from mae_lib.images.subsets import family_order
 from mae_lib.images.verify import verify_store
 from mae_lib.study.definition import Data, Source, Task
-from mae_lib.study.load import load_study
 
 POCKET = Data(
     "procedural",
@@ -219,14 +218,3 @@ def test_what_is_no_image_is_named(content):
 def test_an_image_that_claims_too_many_pixels_is_refused():
     with pytest.raises(StoreError, match="refused"):
         decode_square(png(Image.new("1", (20000, 20000))), 16, where="bomb")
-
-
-def test_real_photographs_build_in_the_papers_proportions(photographs, tmp_path):
-    import dataclasses
-
-    data = dataclasses.replace(load_study("real-small").data, total=400, size=32)
-    store = build_store(data, tmp_path / "store", data_root=photographs)
-    assert describe(store).images.tolist() == [200, 126, 20, 54]
-    tasks = tasks_frame(store).set_index("task")
-    assert tasks.loc["tiny_imagenet", ["train", "test", "classes"]].tolist() == [6000, 2000, 200]
-    assert tasks.loc["cifar10", ["train", "test", "classes"]].tolist() == [2000, 600, 10]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mae_lib.images import blocks
 from mae_lib.images.build import build
+from mae_lib.images.card import describe, tasks_frame
 from mae_lib.images.duplicates import PHOTOGRAPHS, Prints, pairs_across
 from mae_lib.images.hygiene import prints
 from mae_lib.images.store import build_store
@@ -243,6 +244,10 @@ def test_real_photographs_keep_their_published_bytes_and_have_known_twins(photog
     assert {name: files[name] for name in published["files"]} == published["files"]
     assert store.manifest["versions"] == published["versions"]
     assert store.manifest["digest"] == "382c515acb57"
+    assert describe(store).images.tolist() == [6000, 3780, 600, 1620]
+    tasks = tasks_frame(store).set_index("task")
+    assert tasks.loc["tiny_imagenet", ["train", "test", "classes"]].tolist() == [6000, 2000, 200]
+    assert tasks.loc["cifar10", ["train", "test", "classes"]].tolist() == [2000, 600, 10]
     # Looked at: of the whole mixture these two are what evaluation shows too.
     made = store.index.query("source == 'cifar10'").index
     part = _only(prints(store, "images.npy"), slice(made[0], made[-1] + 1))
