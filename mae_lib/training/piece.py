@@ -18,8 +18,8 @@ from multiprocessing.process import BaseProcess
 from mae_lib.study.definition import Cell, Study
 from mae_lib.study.paths import RunPaths
 from mae_lib.training.piece_files import PieceFiles
-from mae_lib.training.piece_time import USABLE, Expected, memory_of
-from mae_lib.training.piece_worker import Answer, serve
+from mae_lib.training.piece_time import USABLE, Answer, Expected, memory_of
+from mae_lib.training.piece_worker import serve
 
 # When time is up, workers get so long to save and leave.
 GRACE_SECONDS = 10.0
