@@ -165,5 +165,8 @@ def _end(worker: subprocess.Popen) -> None:
 def _environment(dry: bool) -> dict[str, str]:
     ours = {"PYTHONPATH": os.pathsep.join([str(root()), os.environ.get("PYTHONPATH", "")])}
     if dry:
-        ours |= {"CUDA_VISIBLE_DEVICES": "", "MAE_DEVICE": "cpu"}
+        # The plain ways: which is faster on this processor would be timed first.
+        ours |= {"CUDA_VISIBLE_DEVICES": "", "MAE_DEVICE": "cpu", "MAE_KERNELS": "reference"}
+        # Threads that wait for each other make tiny sizes slow on a busy machine.
+        ours |= {"OMP_NUM_THREADS": "1", "MAE_THREADS": "1"}
     return os.environ | ours

@@ -44,7 +44,9 @@ def _stages(whole: WholeStep, device: torch.device) -> dict[str, float]:
     whole.inbox.fill(whole.draws(0))
     for _ in range(_STAGE_ROUNDS):
         batch = _clocked(seconds["data_s"], whole._batch, device)
-        loss = _clocked(seconds["forward_s"], lambda b=batch: step.model(b.pixels, b.order), device)
+        loss = _clocked(
+            seconds["forward_s"], lambda b=batch: step.loss_of(b.pixels, b.order), device
+        )
         _clocked(seconds["backward_s"], loss.backward, device)
         _clocked(seconds["optimizer_s"], lambda: _update(step), device)
     return {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}

@@ -31,6 +31,7 @@ def tests(dry: bool) -> Iterator[dict]:
         command += ["--rootdir", str(root()), "-m", "gpu", *map(str, files)]
         paths = [str(root()), str(root() / "tests"), os.environ.get("PYTHONPATH", "")]
         ours = {"MAE_PYTEST_LOG": str(log), "PYTHONPATH": os.pathsep.join(paths)}
+        ours |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
         ended = "in time"
         with open(said, "wb") as output:
             try:

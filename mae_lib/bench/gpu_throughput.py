@@ -112,16 +112,16 @@ def in_mode(mode: Mode, recipe: Recipe) -> Iterator[None]:
             yield
             return
         names = [name for word in mode.kernels for name in OPERATIONS[word]]
-        before = os.environ.pop("MAE_KERNELS", None)
-        # Forced, triton would be refused on the CPU of a dry run.
-        if names and torch.cuda.is_available():
+        before = os.environ.get("MAE_KERNELS")
+        if torch.cuda.is_available():
             os.environ["MAE_KERNELS"] = "triton"
         try:
             with dispatch.only(names):
                 yield
         finally:
-            os.environ.pop("MAE_KERNELS", None)
-            if before is not None:
+            if before is None:
+                os.environ.pop("MAE_KERNELS", None)
+            else:
                 os.environ["MAE_KERNELS"] = before
 
 
@@ -185,8 +185,10 @@ def stepper(
     model = build_model(cell).to(device).train()
     optimizer = build_optimizer(model, cell.recipe)
     if mode.compiled:
-        backend = "inductor" if device.type == "cuda" else "eager"
-        model = torch.compile(model, backend=backend, dynamic=False)
+        if device.type == "cpu":
+            # A dry run wraps the model and traces nothing: that would take half a minute.
+            torch.compiler.set_stance("force_eager")
+        model = torch.compile(model, dynamic=False)
     step = Step(model, optimizer, clip_grad=cell.recipe.clip_grad)
     if not mode.resident:
         for group in optimizer.param_groups:

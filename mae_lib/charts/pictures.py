@@ -2,6 +2,7 @@
 
 import base64
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -24,3 +25,8 @@ class Picture:
 def picture(png: bytes, *, alt: str) -> Picture:
     """Return a PNG as a notebook output."""
     return Picture(png, alt)
+
+
+def pictures(pngs: Sequence[bytes], *, alt: str) -> list[Picture]:
+    """Return PNGs as notebook outputs, none where there is none."""
+    return [Picture(png, alt) for png in pngs]

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mae_lib.cli import bench_data, bench_gpu
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the main application."""
@@ -14,6 +16,8 @@ def register(app: typer.Typer) -> None:
     bench.command("planner")(planner)
     bench.command("coverage")(coverage)
     bench.command("law")(law)
+    bench_gpu.register(bench)
+    bench_data.register(bench)
     app.add_typer(bench, name="bench")
 
 

@@ -28,9 +28,14 @@ def run(
     study: StudyArgument = "pocket",
     out: OutOption = None,
     cells: Annotated[str, typer.Option(help="Only these cell ids, with commas between.")] = "",
+    profile: Annotated[
+        str,
+        typer.Option(help="Where jobs run: local, slurm, or a folder with a Snakemake profile."),
+    ] = "local",
 ) -> None:
     """Run whatever is missing of a study, then build its book."""
     from mae_lib.cli.engine import run_engine
+    from mae_lib.cli.profiles import profile_named
     from mae_lib.cli.summary import print_summary
     from mae_lib.cli.verification import damage_of, set_aside
     from mae_lib.errors import BusyError, StudyError
@@ -50,6 +55,7 @@ def run(
     for name in chosen:
         _require_cell(loaded, name)
     _require_images(loaded)
+    where = profile_named(profile)
     try:
         with locked(paths.folder / ".run.lock", wait=False):
             _keep_copy(path, paths)
@@ -64,7 +70,7 @@ def run(
             ):
                 if not chosen:
                     shutil.rmtree(paths.folder / "book" / "html", ignore_errors=True)
-                run_engine(loaded, paths, cells=",".join(chosen))
+                run_engine(loaded, paths, cells=",".join(chosen), profile=where)
     except BusyError:
         raise BusyError(
             f"{paths.folder}: another `mae study run` works in it; wait for it, or stop it"
@@ -193,6 +199,13 @@ def _require_images(study) -> None:
     from mae_lib.errors import StudyError
     from mae_lib.study.paths import data_root
 
+    if study.data.kind == "sources":
+        from mae_lib.images.entries import locate
+
+        alone = [task for task in study.data.tasks if task.source is None]
+        for part in (*study.data.sources, *alone):
+            locate(part, data_root())
+        return
     if study.data.kind != "tars":
         return
     names = {s.file for s in study.data.sources} | {

@@ -64,13 +64,20 @@ def laws_table(fits: list[dict]) -> Table:
 
 
 def print_status(study: Study, paths: RunPaths) -> None:
-    """Print one line a cell: complete, diverged, training (with its step), or not begun."""
+    """Print one line a cell: complete, diverged, failed, training (how far, how fast), or not begun;
+    beside a cell that trains, the speeds that others have published of its like."""
+    from mae_lib.report.anchors import anchors_of
     from mae_lib.report.book_step import book_is_current
     from mae_lib.report.progress import cell_state
 
     states = [(cell.id, cell_state(paths.cell(cell.id))) for cell in study.cells]
-    for cell_id, state in states:
+    for cell, (cell_id, state) in zip(study.cells, states, strict=True):
         print(f"{cell_id}  {state}")
+        for anchor in anchors_of(cell) if state.startswith("training") else ():
+            print(
+                f"    published: {anchor.images_per_s:,.0f} images/s on one {anchor.device}, "
+                f"mask ratio 0.75 ({anchor.source})"
+            )
     done = sum(state.startswith("complete") for _, state in states)
     book = "built" if book_is_current(study, paths) else "not built from these cells"
     print(f"{study.name}: {done} of {len(states)} cells complete; book {book}")

@@ -13,7 +13,7 @@ from mae_lib.errors import RecordError
 from mae_lib.evaluation.evaluate import score, score_columns
 from mae_lib.evaluation.features import PIXEL_SIDE, Features, encoder_on, extract, raw_pixels
 from mae_lib.images.store import TaskImages
-from mae_lib.model.mae import MaskedAutoencoder, compute_dtype
+from mae_lib.model.mae import MaskedAutoencoder, compute_dtype, residual_dtype
 from mae_lib.model.masking import keep_count
 from mae_lib.records.locks import locked
 from mae_lib.records.quarantine import quarantine
@@ -42,6 +42,8 @@ def ensure_baselines(
         "patch_size": cell.patch_size,
         "precision": cell.recipe.precision,
     }
+    if cell.recipe.residual != "compute":
+        encoder["residual"] = cell.recipe.residual
     name = f"random-{cell.model}-p{cell.patch_size}-r{cell.resolution}"
     random = _shared(folder, name, common | encoder, lambda: _random_weights(cell, tasks, where))
     beside: dict[tuple[str, str], dict] = {}
@@ -111,5 +113,6 @@ def _random_encoder(cell: Cell, seed: int) -> MaskedAutoencoder:
         patch_size=cell.patch_size,
         keep=keep_count(cell.tokens, cell.mask_ratio, rule=cell.recipe.keep_rule),
         compute_dtype=compute_dtype(cell.recipe.precision),
+        residual_dtype=residual_dtype(cell.recipe.residual, cell.recipe.precision),
     )
     return model.initialise(seed).eval()

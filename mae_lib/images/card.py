@@ -1,12 +1,18 @@
 """What is in a store: the mixture as asked and built, real pixels, and a picture of it."""
 
 import io
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from mae_lib.images.inventory import counts_of, study_inventory
+from mae_lib.images.mixture import allot, feasibility_frame
+from mae_lib.images.publishers import PUBLISHERS
 from mae_lib.images.store import Store
+from mae_lib.study.definition import Data
 
 
 def describe(store: Store) -> pd.DataFrame:
@@ -30,21 +36,17 @@ def describe(store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def resolutions(store: Store, asked: list[int]) -> pd.DataFrame:
-    """Return a row a source and resolution: its effective resolution and share of real pixels."""
-    rows = []
-    for name, sides in pd.Series(store.native_sides).groupby(store.index["source"], sort=False):
-        for resolution in asked:
-            effective = np.minimum(sides, resolution)
-            rows.append(
-                {
-                    "source": name,
-                    "resolution": resolution,
-                    "effective": round(float(effective.mean()), 1),
-                    "real_pixels": round(float((effective**2).mean() / resolution**2), 3),
-                }
-            )
-    return pd.DataFrame(rows)
+def feasibility(data: Data, root: Path | None) -> pd.DataFrame:
+    """Return a row a source: share, images asked for, there, and missing.
+
+    Drawn images are there as asked. Raises: as `inventory.study_inventory`.
+    """
+    if data.kind == "procedural":
+        asked = allot(data.total, [source.share for source in data.sources])
+        available = {s.name: int(n) for s, n in zip(data.sources, asked, strict=True)}
+    else:
+        available = counts_of(study_inventory(data, root))
+    return feasibility_frame(data.total, data.sources, available)
 
 
 def tasks_frame(store: Store) -> pd.DataFrame:
@@ -74,6 +76,53 @@ def montage(store: Store, *, per_source: int) -> np.ndarray:
         blank[: len(chosen)] = store.images[chosen]
         rows.append(np.concatenate(list(blank), axis=1))
     return np.concatenate(rows, axis=0)
+
+
+def pairs_png(store: Store, pairs: pd.DataFrame, *, most: int, across: int) -> list[bytes]:
+    """Return one PNG of pairs side by side, `across` pairs a row; none where there is no pair.
+
+    `pairs` has the columns of `mae_lib.images.duplicates.COLUMNS`.
+    """
+    opened: dict[str, np.ndarray] = {}
+    tiles = []
+    for pair in pairs.head(most).itertuples():
+        for array in (pair.array_1, pair.array_2):
+            if array not in opened:
+                opened[array] = np.load(store.folder / array, mmap_mode="r")
+        both = [opened[pair.array_1][pair.row_1], opened[pair.array_2][pair.row_2]]
+        gap = max(1, both[0].shape[0] // 8)
+        framed = np.pad(
+            np.concatenate(both, axis=1), ((0, gap), (0, gap), (0, 0)), constant_values=255
+        )
+        tiles.append(framed)
+    if not tiles:
+        return []
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % across if len(tiles) > across else 0)
+    rows = [tiles[start : start + across] for start in range(0, len(tiles), across)]
+    return [png_bytes(np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0))]
+
+
+def set_aside_frame(store: Store) -> pd.DataFrame:
+    """Return a row an image that was set aside: its array, source, name, kind and reason."""
+    path = store.folder / "set_aside.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=["array", "source", "name", "kind", "reason"])
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def terms_frame(sources: Sequence[str], kind: str) -> pd.DataFrame:
+    """Return a row a source: under which terms its images come, and whether they may be passed on."""
+    rows = []
+    for name in sources:
+        if kind == "procedural":
+            terms, page, passed = "drawn by this project's code, Apache-2.0", "", "yes"
+        elif name in PUBLISHERS:
+            terms, page = PUBLISHERS[name].terms, PUBLISHERS[name].page
+            passed = "no" if "no redistribution" in terms else "not stated"
+        else:
+            terms, page, passed = "the study's author knows", "", "not stated"
+        rows.append({"source": name, "terms": terms, "may_be_passed_on": passed, "page": page})
+    return pd.DataFrame(rows)
 
 
 def png_bytes(image: np.ndarray) -> bytes:

@@ -5,7 +5,7 @@ Three kinds of pairs: `bytes` (the encoded files are the same), `pixels` (the st
 shifted copy). Exact pairs are found by sorting hashes, near ones among all pairs of images.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +103,7 @@ def summary(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["source", "against", "bytes", "pixels", "near"])
 
 
-def _groups(hashes: Sequence[str]) -> Iterator[tuple[int, list[int]]]:
+def _groups(hashes: np.ndarray) -> Iterator[tuple[int, list[int]]]:
     """Yield the first index and the later ones of every hash that is there more than once."""
     first: dict[str, int] = {}
     later: dict[int, list[int]] = {}

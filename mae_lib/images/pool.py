@@ -1,19 +1,18 @@
 """Blocks through a pool of processes: started afresh, dying with their parent, bounded in number."""
 
-import ctypes
+import contextlib
 import functools
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
 from mae_lib.errors import StoreError
+from mae_lib.records.orphans import die_with_parent
 from mae_lib.records.provenance import available_cores
 
-_PR_SET_PDEATHSIG = 1
 # Tasks in the pool a worker: enough that none waits, few enough that arguments stay few.
 _AHEAD = 3
 
@@ -29,9 +28,7 @@ def run_all(
     if workers <= 1:
         yield from map(work, tasks)
         return
-    context = multiprocessing.get_context("spawn")
-    start = functools.partial(_begin, os.getpid())
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
+    with started(workers) as pool:
         try:
             yield from _windowed(pool, work, iter(tasks), workers * _AHEAD)
         except BrokenProcessPool:
@@ -40,6 +37,16 @@ def run_all(
                 "command goes on from the blocks that are finished",
                 exit_code=1,
             ) from None
+
+
+@contextlib.contextmanager
+def started(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of processes that leave signals to this one and die with it."""
+    context = multiprocessing.get_context("spawn")
+    start = functools.partial(_begin, os.getpid())
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
+        try:
+            yield pool
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -69,8 +76,7 @@ def _windowed(pool: ProcessPoolExecutor, work: Callable, tasks: Iterator, most: 
 def _begin(parent: int) -> None:
     """Leave Ctrl-C to the parent, and die when it dies: it may have been killed outright."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
     # The pool is the parallelism: a library that starts threads of its own would fight it.

@@ -40,10 +40,15 @@ DECODERS: dict[str, Decoder] = {
 
 @dataclass(frozen=True)
 class Reader:
-    """What a worker needs to make pixels of an entry: the data root and a name of `DECODERS`."""
+    """What a worker needs to make pixels of an entry: the data root and a name of `DECODERS`.
+
+    `bounded` keeps a published native size from being larger than the file that is there: some
+    copies were reduced on their way.
+    """
 
     root: Path | None
     decoder: str = "pillow"
+    bounded: bool = True
 
     def read(self, entry: Entry, size: int) -> tuple[np.ndarray, tuple[int, int], str]:
         """Return uint8 `[size, size, 3]`, the native (width, height) and the bytes' sha256.
@@ -58,7 +63,10 @@ class Reader:
             image, native = decoder.resize(raw, size), (raw.shape[1], raw.shape[0])
         else:
             image, native = decoder.decode(content, size, where=where)
-        return image, entry.native or native, hashlib.sha256(content).hexdigest()
+        if entry.native is not None:
+            held = min(native) if self.bounded else max(entry.native)
+            native = entry.native if min(entry.native) <= held else native
+        return image, native, hashlib.sha256(content).hexdigest()
 
 
 def require_decoder(name: str) -> Decoder:

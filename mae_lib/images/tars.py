@@ -37,7 +37,8 @@ def tars_plan(
     Raises: StudyError for files that are missing or too few images; StoreError for damaged ones.
     """
     decoder = require_decoder(data.decoder)
-    making = replace(making, reader=Reader(data_root, data.decoder))
+    # Sizes as the JSONs say them, which published results were made with.
+    making = replace(making, reader=Reader(data_root, data.decoder, bounded=False))
     listed = {s.name: _list(require_file(data_root, s.file, s.sha256)) for s in data.sources}
     files = {source.file: listed[source.name] for source in data.sources}
     counts = require_feasible(data.total, data.sources, {n: len(e) for n, e in listed.items()})

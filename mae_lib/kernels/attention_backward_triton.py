@@ -72,11 +72,9 @@ def _shares(query, key, lse, seen, scale):
 
 @triton.jit
 @no_type_check
-def _score_gradient(share, value, grad, result, scale):
-    """Return the gradient of query key' from that of the output."""
-    incoming = tl.dot(grad, tl.trans(value), input_precision="ieee")
-    level = tl.sum(result.to(tl.float32) * grad.to(tl.float32), axis=1)
-    return share * (incoming - level[:, None]) * scale
+def _level(result, grad):
+    """Return each query's sum over keys of share times incoming gradient: it is output . gradient."""
+    return tl.sum(result.to(tl.float32) * grad.to(tl.float32), axis=1)
 
 
 @triton.jit
@@ -88,7 +86,7 @@ def _keys_kernel(
     q,  # as grad_q
     k,  # as grad_k
     v,  # as grad_k
-    out,  # [batch * M, heads * HEAD]
+    out,  # [batch * M, heads * HEAD]: read unless QUERIES_TOO
     grad_out,  # as out
     lse_in,  # fp32 [heads, batch * M]
     batch,
@@ -125,14 +123,19 @@ def _keys_kernel(
         there = asked[:, None] & inside
         query = _rows(q, row, Q_STRIDE, place, there)
         grad = _rows(grad_out, row, heads * HEAD, place, there)
-        result = _rows(out, row, heads * HEAD, place, there)
         lse = tl.load(lse_in + head * batch * M + row, mask=asked, other=0.0)
         seen = asked[:, None] & known[None, :]
         if PACK > 1:
             seen = seen & ((i // M)[:, None] == (j // N)[None, :])
         share = _shares(query, key, lse, seen, scale)
         for_value += tl.dot(tl.trans(share.to(grad.dtype)), grad, input_precision="ieee")
-        change = _score_gradient(share, value, grad, result, scale).to(query.dtype)
+        incoming = tl.dot(grad, tl.trans(value), input_precision="ieee")
+        if QUERIES_TOO:
+            # Every key is here: the sum itself cancels better than output . gradient, rounded twice.
+            level = tl.sum(share * incoming, axis=1)
+        else:
+            level = _level(_rows(out, row, heads * HEAD, place, there), grad)
+        change = (share * (incoming - level[:, None]) * scale).to(query.dtype)
         for_key += tl.dot(tl.trans(change), query, input_precision="ieee")
         if QUERIES_TOO:
             for_query = tl.dot(change, key, input_precision="ieee")
@@ -180,7 +183,7 @@ def _queries_kernel(
     there = asked[:, None] & inside
     query = _rows(q, row, Q_STRIDE, place, there)
     grad = _rows(grad_out, row, heads * HEAD, place, there)
-    result = _rows(out, row, heads * HEAD, place, there)
+    level = _level(_rows(out, row, heads * HEAD, place, there), grad)
     lse = tl.load(lse_in + head * batch * M + row, mask=asked, other=0.0)
     for_query = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     for start in range(0, N, BLOCK_N):
@@ -190,7 +193,8 @@ def _queries_kernel(
         key = _rows(k, column, K_STRIDE, place, known)
         value = _rows(v, column, K_STRIDE, place, known)
         share = _shares(query, key, lse, asked[:, None] & (j < N)[None, :], scale)
-        change = _score_gradient(share, value, grad, result, scale).to(key.dtype)
+        incoming = tl.dot(grad, tl.trans(value), input_precision="ieee")
+        change = (share * (incoming - level[:, None]) * scale).to(key.dtype)
         for_query += tl.dot(change, key, input_precision="ieee")
     target = grad_q + row[:, None] * Q_STRIDE + place[None, :]
     tl.store(target, for_query.to(grad_q.dtype.element_ty), mask=there)

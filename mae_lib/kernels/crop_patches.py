@@ -17,7 +17,7 @@ from mae_lib.kernels.patches import gather_patches
 
 
 def crop_patches(
-    store: UInt8[Tensor, "N S S 3"],
+    store: UInt8[Tensor, "N height width 3"],
     index: Int[Tensor, " B"],
     boxes: Int[Tensor, "B 4"],
     flips: Bool[Tensor, " B"],
@@ -37,7 +37,7 @@ def crop_patches(
 
 
 def crop_patches_reference(
-    store: UInt8[Tensor, "N S S 3"],
+    store: UInt8[Tensor, "N height width 3"],
     index: Int[Tensor, " B"],
     boxes: Int[Tensor, "B 4"],
     flips: Bool[Tensor, " B"],
@@ -66,9 +66,10 @@ def random_arguments(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Draw a store of `batch` noise images of side `stored`, their crops and patch orders."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (batch, stored, stored, 3), generator=generator)
+    shape = (batch, stored, stored, 3)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     index = torch.randperm(batch, generator=generator)
     boxes, flips = draw_boxes(seed, index.numpy(), 0, size=stored, crop_min=0.2, flip=True)
     order = torch.rand(batch, (out // patch) ** 2, generator=generator).argsort(1)
-    tensors = images.to(torch.uint8), index, boxes.int(), flips, order
+    tensors = images, index, boxes.int(), flips, order
     return tuple(tensor.to(device) for tensor in tensors)

@@ -51,19 +51,24 @@ def _crop_patches(
     block = triton.next_power_of_2(values)
     down, down_first = weight_table(height, out, store.device)
     across, across_first = weight_table(width, out, store.device)
+    # Columns of one table are read where they lie: a copy each would be a launch each.
+    boxes = boxes if boxes.stride(1) == 1 else boxes.contiguous()
     patches = torch.empty(batch, wanted, values, dtype=dtype, device=store.device)
     _crop_kernel[(batch, wanted)](
         patches,
         store.contiguous(),
-        index.contiguous(),
-        boxes.contiguous(),
-        flips.contiguous().view(torch.uint8),
+        index,
+        boxes,
+        flips.view(torch.uint8),
         order.contiguous(),
         down,
         down_first,
         across,
         across_first,
         level_table(store.device),
+        index.stride(0),
+        boxes.stride(0),
+        flips.stride(0),
         HEIGHT=height,
         WIDTH=width,
         OUT=out,
@@ -103,15 +108,18 @@ def _to_level(total, PRECISION: tl.constexpr):
 def _crop_kernel(
     patches,  # [B, n, PATCH, PATCH, 3]
     store,  # uint8 [N, HEIGHT, WIDTH, 3]
-    index,  # int [B]
-    boxes,  # int [B, 4]: top, left, height, width
-    flips,  # uint8 [B]
+    index,  # int [B], index_stride apart
+    boxes,  # int [B, 4], box_stride apart: top, left, height, width
+    flips,  # uint8 [B], flip_stride apart
     order,  # int [B, n]
     down,  # int32 [HEIGHT + 1, OUT, DOWN_TAPS]
     down_first,  # int32 [HEIGHT + 1, OUT]
     across,  # int32 [WIDTH + 1, OUT, ACROSS_TAPS]
     across_first,  # int32 [WIDTH + 1, OUT]
     levels,  # fp32 [256, 3]
+    index_stride,
+    box_stride,
+    flip_stride,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
     OUT: tl.constexpr,
@@ -131,12 +139,15 @@ def _crop_kernel(
     y = chosen // (OUT // PATCH) * PATCH + value // (PATCH * 3)
     x = chosen % (OUT // PATCH) * PATCH + value // 3 % PATCH
     y = tl.where(there, y, 0)
-    x = tl.where(tl.load(flips + image) != 0, OUT - 1 - x, x)
-    top = tl.load(boxes + image * 4).to(tl.int32)
-    left = tl.load(boxes + image * 4 + 1).to(tl.int32)
-    height = tl.load(boxes + image * 4 + 2).to(tl.int32)
-    width = tl.load(boxes + image * 4 + 3).to(tl.int32)
-    source = store + tl.load(index + image).to(tl.int64) * (HEIGHT * WIDTH * 3) + channel
+    x = tl.where(tl.load(flips + image * flip_stride) != 0, OUT - 1 - x, x)
+    box = boxes + image * box_stride
+    top = tl.load(box).to(tl.int32)
+    left = tl.load(box + 1).to(tl.int32)
+    height = tl.load(box + 2).to(tl.int32)
+    width = tl.load(box + 3).to(tl.int32)
+    source = (
+        store + tl.load(index + image * index_stride).to(tl.int64) * (HEIGHT * WIDTH * 3) + channel
+    )
     row = top + tl.load(down_first + height * OUT + y)
     column = left + tl.load(across_first + width * OUT + x)
     down_weights = down + (height * OUT + y) * DOWN_TAPS

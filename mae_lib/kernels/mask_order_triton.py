@@ -33,10 +33,12 @@ def _mask_order(seed: int, items: Tensor, steps: Tensor, tokens: int) -> Tensor:
     out = torch.empty(len(items), tokens, dtype=torch.int64, device=items.device)
     _order_kernel[(triton.cdiv(len(items), images),)](
         out,
-        items.contiguous(),
-        steps.contiguous(),
+        items,
+        steps,
         key64(seed, Purpose.MASK),
         len(items),
+        items.stride(0),
+        steps.stride(0),
         TOKENS=tokens,
         BITS=max(1, (tokens - 1).bit_length()),
         IMAGES=images,
@@ -54,10 +56,12 @@ def _(seed, items, steps, tokens):
 @no_type_check
 def _order_kernel(
     out,  # int64 [batch, TOKENS]
-    items,  # int64 [batch]
-    steps,  # int64 [batch]
+    items,  # int64 [batch], item_stride apart: columns of one table
+    steps,  # int64 [batch], step_stride apart
     key,
     batch,
+    item_stride,
+    step_stride,
     TOKENS: tl.constexpr,
     BITS: tl.constexpr,
     IMAGES: tl.constexpr,
@@ -66,8 +70,8 @@ def _order_kernel(
     image = tl.program_id(0).to(tl.int64) * IMAGES + tl.arange(0, IMAGES)[:, None]
     there = image < batch
     position = tl.arange(0, BLOCK)[None, :] + tl.zeros([IMAGES, BLOCK], tl.int32)
-    item = tl.load(items + image, mask=there, other=0)
-    step = tl.load(steps + image, mask=there, other=0)
+    item = tl.load(items + image * item_stride, mask=there, other=0)
+    step = tl.load(steps + image * step_stride, mask=there, other=0)
     word = random_word(key, item, step, position)
     keys = (word << BITS) | position.to(tl.int64)
     # What fills up the block sorts behind every key.

@@ -14,6 +14,7 @@ from torch.nn import functional
 from mae_lib.kernels.choose import attention_now, linear_now
 from mae_lib.kernels.dispatch import takes_any
 from mae_lib.kernels.gelu import bias_gelu
+from mae_lib.kernels.linear import linear as plain_linear
 from mae_lib.kernels.norm import add_norm
 from mae_lib.kernels.packed_attention import packed_attention, query_attention
 from mae_lib.model.timm_modules import Block
@@ -79,7 +80,7 @@ def run_block(
         q = linear(last, weight[:dim], bias[:dim])
         q = q.view(batch, queries, heads, head_dim).transpose(1, 2)
         x = x.view(batch, tokens, dim)[:, tokens - queries :].reshape(batch * queries, dim)
-    mixed = attention_now(x.dtype)(q, k, v).transpose(1, 2).reshape(-1, dim)
+    mixed = attention_now(q.dtype)(q, k, v).transpose(1, 2).reshape(-1, dim)
     x = x + linear(mixed, cast(block.attn.proj.weight), cast(block.attn.proj.bias))
     h = _norm(block.norm2, x, cast)
     h = functional.gelu(linear(h, cast(block.mlp.fc1.weight), cast(block.mlp.fc1.bias)))
@@ -100,31 +101,37 @@ def _run_fused(
     The MLP's addition is left to the next norm, which reads both terms once.
     """
     dim, heads = x.shape[-1], block.attn.num_heads
-    tokens = x.shape[0] // batch
+    tokens, linear = x.shape[0] // batch, linear_now()
     x, h = add_norm(x, branch, cast(block.norm1.weight), cast(block.norm1.bias), block.norm1.eps)
     weight, bias = cast(block.attn.qkv.weight), cast(block.attn.qkv.bias)
     if queries is None:
-        qkv = functional.linear(h, weight, bias)
+        qkv = linear(h, weight, bias)
         mixed = packed_attention(qkv.view(batch, tokens, 3, heads, dim // heads))
     else:
-        kv = functional.linear(h, weight[dim:], bias[dim:])
+        kv = linear(h, weight[dim:], bias[dim:])
         last = h.view(batch, tokens, dim)[:, tokens - queries :].reshape(batch * queries, dim)
-        q = functional.linear(last, weight[:dim], bias[:dim])
+        q = linear(last, weight[:dim], bias[:dim])
         mixed = query_attention(
             q.view(batch, queries, heads, dim // heads),
             kv.view(batch, tokens, 2, heads, dim // heads),
         )
         x = x.view(batch, tokens, dim)[:, tokens - queries :].reshape(batch * queries, dim)
     attn, norm2, fc1, fc2 = block.attn.proj, block.norm2, block.mlp.fc1, block.mlp.fc2
-    branch = functional.linear(mixed.reshape(-1, dim), cast(attn.weight), cast(attn.bias))
+    branch = linear(mixed.reshape(-1, dim), cast(attn.weight), cast(attn.bias))
     x, h = add_norm(x, branch, cast(norm2.weight), cast(norm2.bias), norm2.eps)
-    # The bias goes with the GELU: the sum over rows for its gradient then rides along too.
-    h = bias_gelu(functional.linear(h, cast(fc1.weight)), cast(fc1.bias))
-    return x, functional.linear(h, cast(fc2.weight), cast(fc2.bias))
+    weight, bias = cast(fc1.weight), cast(fc1.bias)
+    if linear is plain_linear:
+        # The bias goes with the GELU: the sum over rows for its gradient then rides along too.
+        h = bias_gelu(functional.linear(h, weight), bias)
+    else:
+        h = functional.gelu(linear(h, weight, bias))
+    return x, linear(h, cast(fc2.weight), cast(fc2.bias))
 
 
 def _norm(norm: torch.nn.LayerNorm, x: Tensor, cast: Cast) -> Tensor:
-    # torch keeps mean and variance in fp32 for bf16 input.
-    return functional.layer_norm(
-        x, norm.normalized_shape, cast(norm.weight), cast(norm.bias), norm.eps
-    )
+    # torch keeps mean and variance in fp32 for bf16 input. A stream wider than the products is
+    # normed as it is, and cast once.
+    weight, bias = cast(norm.weight), cast(norm.bias)
+    wide_weight, wide_bias = weight.to(x.dtype), bias.to(x.dtype)
+    normed = functional.layer_norm(x, norm.normalized_shape, wide_weight, wide_bias, norm.eps)
+    return normed.to(weight.dtype)

@@ -33,9 +33,15 @@ def compute_dtype(precision: str) -> torch.dtype | None:
     return torch.bfloat16 if precision in ("bf16", "fp8") else None
 
 
+def residual_dtype(residual: str, precision: str) -> torch.dtype | None:
+    """Return the dtype of the residual stream, None for that of products; it is never narrower."""
+    return torch.float32 if residual == "fp32" and compute_dtype(precision) else None
+
+
 class MaskedAutoencoder(torch.nn.Module):
     """A timm encoder and a light decoder that predicts the pixels of masked patches.
 
+    `pixels` is the side of square images, or (height, width); `channels` are those of an image.
     Raises: KernelError for sizes that cannot be cut or masked.
     """
 
@@ -43,17 +49,23 @@ class MaskedAutoencoder(torch.nn.Module):
         self,
         shape: ModelShape,
         *,
-        pixels: int,
+        pixels: int | tuple[int, int],
         patch_size: int,
         keep: int,
+        channels: int = CHANNELS,
         norm_pix: bool = True,
         decoder_dim: int | None = None,
         decoder_depth: int | None = None,
         decoder_heads: int | None = None,
         compute_dtype: torch.dtype | None = None,
+        residual_dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        if pixels % patch_size or not 0 < keep < (pixels // patch_size) ** 2:
+        height, width = (pixels, pixels) if isinstance(pixels, int) else pixels
+        self.rows, self.columns = height // patch_size, width // patch_size
+        self.tokens = self.rows * self.columns
+        cut = height % patch_size or width % patch_size
+        if cut or not 0 < keep < self.tokens:
             raise KernelError(
                 "model: patch_size must divide pixels, and at least one patch be visible and one "
                 f"masked, got patch_size {patch_size}, pixels {pixels}, keep {keep}",
@@ -61,13 +73,12 @@ class MaskedAutoencoder(torch.nn.Module):
             )
         self.patch_size, self.keep, self.norm_pix = patch_size, keep, norm_pix
         self.shape, self.has_stem = shape, shape.stem is not None
-        self.side = pixels // patch_size
-        self.tokens = self.side**2
-        self.pixels = pixels
+        # Height, width and channels of an image.
+        self.image_shape = (height, width, channels)
         dim = decoder_dim or shape.decoder_dim
-        values = patch_size**2 * CHANNELS
+        values = patch_size**2 * channels
         norm_layer = functools.partial(torch.nn.LayerNorm, eps=NORM_EPS)
-        self.encoder = build_encoder(shape, pixels=pixels, patch_size=patch_size)
+        self.encoder = build_encoder(shape, pixels=pixels, patch_size=patch_size, channels=channels)
         self.decoder_embed = torch.nn.Linear(shape.embed_dim, dim)
         self.mask_token = torch.nn.Parameter(torch.zeros(1, 1, dim))
         self.decoder_blocks = torch.nn.ModuleList(
@@ -76,11 +87,27 @@ class MaskedAutoencoder(torch.nn.Module):
         )
         self.decoder_norm = norm_layer(dim)
         self.decoder_pred = torch.nn.Linear(dim, values)
-        positions = sincos_positions(dim, self.side, self.side).float()
+        positions = sincos_positions(dim, self.rows, self.columns).float()
         self.register_buffer("decoder_pos_embed", positions, persistent=False)
-        self.compute_dtype = compute_dtype
+        # None: the stream between blocks is kept in the dtype of products.
+        self.compute_dtype, self.residual_dtype = compute_dtype, residual_dtype
         # Sharding and activation checkpointing put themselves around a block here.
         self.run_block: Callable[..., Tensor] | None = None
+
+    @property
+    def pixels(self) -> int:
+        """The side of the square images that the grid trains on.
+
+        Raises: KernelError for a model of other images, which no format of ours describes.
+        """
+        height, width, channels = self.image_shape
+        if height != width or channels != CHANNELS:
+            raise KernelError(
+                f"model: square images of {CHANNELS} channels are wanted here, got "
+                f"{height} x {width} x {channels}",
+                exit_code=2,
+            )
+        return height
 
     def initialise(self, seed: int) -> "MaskedAutoencoder":
         """Draw every weight from `seed` alone: Xavier for matrices, 0.02 normal for tokens."""
@@ -106,7 +133,7 @@ class MaskedAutoencoder(torch.nn.Module):
 
     def forward(
         self,
-        images: Float[Tensor, "B height width 3"] | Float[Tensor, "B L ppC"],
+        images: Float[Tensor, "B height width C"] | Float[Tensor, "B L ppC"],
         order: Int[Tensor, "B L"],
     ) -> Float[Tensor, ""]:
         """Return the mean squared error on the masked patches of normalised images.
@@ -127,7 +154,7 @@ class MaskedAutoencoder(torch.nn.Module):
         """Return what is predicted: pixels, or pixels scaled by each patch's mean and SD."""
         return normalise_patches(patches) if self.norm_pix else patches
 
-    def encode(self, images: Float[Tensor, "B height width 3"]) -> Float[Tensor, "B tokens D"]:
+    def encode(self, images: Float[Tensor, "B height width C"]) -> Float[Tensor, "B tokens D"]:
         """Return the normed class and patch tokens of whole images."""
         self._require_size(images)
         patches = patchify(images, self.patch_size)
@@ -137,8 +164,8 @@ class MaskedAutoencoder(torch.nn.Module):
         return tokens.view(batch, self.tokens + 1, -1)
 
     def reconstruct(
-        self, images: Float[Tensor, "B height width 3"], order: Int[Tensor, "B L"]
-    ) -> Float[Tensor, "B height width 3"]:
+        self, images: Float[Tensor, "B height width C"], order: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B height width C"]:
         """Return normalised images with their masked patches predicted, visible ones pasted.
 
         With normalised targets the prediction is scaled back by the true patch's mean and SD.
@@ -154,20 +181,24 @@ class MaskedAutoencoder(torch.nn.Module):
         filled = torch.cat([patches[:, : self.keep], predicted], dim=1)
         index = order[..., None].expand_as(filled)
         return unpatchify(
-            torch.zeros_like(filled).scatter_(1, index, filled), self.patch_size, self.side
+            torch.zeros_like(filled).scatter_(1, index, filled), self.patch_size, self.columns
         )
 
     def _require_size(self, images: Tensor) -> None:
         """Images of another size would be cut along the wrong grid without a word."""
-        if images.shape[1:] != (self.pixels, self.pixels, CHANNELS):
+        if images.shape[1:] != self.image_shape:
             raise KernelError(
-                f"images: [batch, {self.pixels}, {self.pixels}, {CHANNELS}] is what this model "
+                f"images: [batch, {', '.join(map(str, self.image_shape))}] is what this model "
                 f"takes, got {list(images.shape)}",
                 exit_code=2,
             )
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor if self.compute_dtype is None else tensor.to(self.compute_dtype)
+
+    def _stream(self, tensor: Tensor) -> Tensor:
+        """Turn what enters the residual stream into the stream's dtype."""
+        return self._cast(tensor) if self.residual_dtype is None else tensor.to(self.residual_dtype)
 
     def embed(
         self,
@@ -199,9 +230,9 @@ class MaskedAutoencoder(torch.nn.Module):
         """Encode embedded patches: rows of [class token, patches] an image."""
         batch, count, _ = tokens.shape
         encoder = self.encoder
-        positions = self._cast(encoder.pos_embed[0])
-        x = tokens + positions[order[:, :count] + 1]
-        first = self._cast(encoder.cls_token[0]) + positions[:1]
+        positions = self._stream(encoder.pos_embed[0])
+        x = self._stream(tokens) + positions[order[:, :count] + 1]
+        first = self._stream(encoder.cls_token[0]) + positions[:1]
         x = torch.cat([first.expand(batch, 1, -1), x], dim=1).reshape(batch * (count + 1), -1)
         run = self.run_block
         return run_stack(encoder.blocks, encoder.norm, x, batch=batch, cast=self._cast, run=run)
@@ -212,11 +243,11 @@ class MaskedAutoencoder(torch.nn.Module):
         encoded = self._encode(visible, order)
         embed = self.decoder_embed
         known = linear(encoded, self._cast(embed.weight), self._cast(embed.bias))
-        known = known.view(batch, self.keep + 1, -1)
+        known = self._stream(known.view(batch, self.keep + 1, -1))
         dim = known.shape[-1]
-        unknown = self._cast(self.mask_token).expand(batch, masked, dim)
+        unknown = self._stream(self.mask_token).expand(batch, masked, dim)
         place = torch.cat([torch.zeros_like(order[:, :1]), order + 1], dim=1)
-        x = torch.cat([known, unknown], dim=1) + self._cast(self.decoder_pos_embed)[place]
+        x = torch.cat([known, unknown], dim=1) + self._stream(self.decoder_pos_embed)[place]
         x = x.reshape(-1, dim)
         x = run_stack(
             self.decoder_blocks,

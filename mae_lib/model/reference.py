@@ -12,7 +12,7 @@ from torch.nn import functional
 
 
 def reference_loss(
-    model, images: Float[Tensor, "B height width 3"], order: Int[Tensor, "B L"]
+    model, images: Float[Tensor, "B height width C"], order: Int[Tensor, "B L"]
 ) -> Float[Tensor, ""]:
     """Return the loss of `model`'s parameters on images whose patches are masked by `order`."""
     encoder, keep = model.encoder, model.keep

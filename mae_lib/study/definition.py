@@ -103,7 +103,8 @@ class Recipe:
 
     `max_flops` bounds the training of one cell: a cell that would cost more is trained for fewer
     steps, and its record says so (`mae_lib.training.recipe.planned_steps`). `crop` is the arithmetic
-    of the resize: `float`, or `integer` as Pillow's, with equal bits on every device.
+    of the resize: `float`, or `integer` as Pillow's, with equal bits on every device. `residual` is
+    where the stream between blocks is kept: in the dtype of products (`compute`), or in `fp32`.
     """
 
     steps: int = 400
@@ -122,6 +123,7 @@ class Recipe:
     decoder_depth: int | None = None
     decoder_heads: int | None = None
     crop: str = added(since=2, default="float")
+    residual: str = added(since=2, default="compute")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ def cell_from_settings(settings: Mapping, digest: str) -> Cell:
         data = dict(settings["data"])
         data["sources"] = tuple(Source(**source) for source in data["sources"])
         data["tasks"] = tuple(Task(**task) for task in data["tasks"])
+        data["smaller"] = tuple(data.get("smaller", ()))
         parts = {
             "recipe": Recipe(**settings["recipe"]),
             "evaluation": Evaluation(**settings["evaluation"]),

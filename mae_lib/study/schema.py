@@ -65,6 +65,7 @@ class RecipeFields(_Strict):
     decoder_depth: int | None = Field(None, ge=1)
     decoder_heads: int | None = Field(None, ge=1)
     crop: Literal["float", "integer"] = "float"
+    residual: Literal["compute", "fp32"] = "compute"
 
     @model_validator(mode="after")
     def _fits_together(self):

@@ -75,23 +75,33 @@ def restore_checkpoint(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     world: World = _ALONE,
+    *,
+    digest: str | None = None,
 ) -> dict | None:
     """Load the newest whole checkpoint and return its meta; None when there is none.
 
     A damaged checkpoint is moved aside (`*.corrupt`) and the one before it is taken. Every rank
     must call, and all take the same one.
+    Raises: RecordError for a checkpoint of another cell than `digest`, or of another architecture;
+    it is left as it is.
     """
     while (record := _newest(folder, world)) is not None:
         meta = read_sealed(record)
+        if digest is not None and meta.get("digest", digest) != digest:
+            raise RecordError(
+                f"{record}: belongs to cell {meta['digest']}, not {digest}; move it away",
+                exit_code=2,
+            )
         try:
             _require_whole(record, meta, world)
+            tensors = {} if "shards" in meta else _loaded(record.with_suffix(".safetensors"))
         except RecordError:
             if world.writes:
                 _set_aside(record)
             world.wait()
             continue
         with torch.no_grad():
-            _restore(record, meta, model, optimizer)
+            _restore(record, meta, tensors, model, optimizer)
         return meta
     return None
 
@@ -158,7 +168,27 @@ def _moments(model, optimizer) -> dict[str, Tensor]:
     return moments
 
 
-def _restore(record: Path, meta: dict, model, optimizer) -> None:
+def _loaded(path: Path) -> dict[str, Tensor]:
+    """Read tensors and nothing else; what is no safetensors file, a pickle say, is damaged."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise RecordError(f"{path}: no safetensors file, got {error}") from None
+
+
+def _require_fitting(record: Path, targets: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Refuse tensors of another architecture before one of them is copied."""
+    for name, target in targets.items():
+        got = list(found[name].shape) if name in found else "nothing"
+        if got != list(target.shape):
+            raise RecordError(
+                f"{record}: {name}: of another architecture, got {got}, "
+                f"wanted {list(target.shape)}; move it away",
+                exit_code=2,
+            )
+
+
+def _restore(record: Path, meta: dict, tensors: dict[str, Tensor], model, optimizer) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             optimizer.state[parameter] = {
@@ -170,6 +200,6 @@ def _restore(record: Path, meta: dict, model, optimizer) -> None:
     if "shards" in meta:
         read_shards(record.with_suffix(""), targets)
         return
-    tensors = load_file(record.with_suffix(".safetensors"))
+    _require_fitting(record, targets, tensors)
     for name, target in targets.items():
         copy_whole(target, tensors[name])

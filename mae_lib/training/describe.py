@@ -7,6 +7,7 @@ import torch
 from mae_lib.cost import cost_of
 from mae_lib.evaluation.intervals import standard_errors_apart
 from mae_lib.kernels.crop import crop_resize, denormalise, normalise
+from mae_lib.model.mae import MaskedAutoencoder
 from mae_lib.model.masking import patch_order
 from mae_lib.study.definition import Cell
 from mae_lib.study.paths import RunPaths
@@ -71,12 +72,18 @@ def what_it_knows(rows: pd.DataFrame) -> str:
 def reconstructions(cell: Cell, trained: Trained, *, count: int) -> np.ndarray:
     """Return held-out images beside their masked and predicted versions: uint8 `[H, W, 3]`."""
     store = open_images(cell, RunPaths(trained.folder.parents[1]))
-    images = torch.from_numpy(np.array(store.task(cell.data.tasks[0].name).test_images[:count]))
+    images = store.task(cell.data.tasks[0].name).test_images[:count]
+    return reconstruction_picture(cell, trained_model(cell, trained), images)
+
+
+def reconstruction_picture(cell: Cell, model: MaskedAutoencoder, images: np.ndarray) -> np.ndarray:
+    """Return stored images `[n, S, S, 3]`, a row each: as given, their masked patches greyed out,
+    and those predicted in grey levels with the visible ones pasted: uint8 `[H, W, 3]`."""
+    images, count = torch.from_numpy(np.array(images)), len(images)
     side = images.shape[1]
     boxes = torch.tensor([[0, 0, side, side]] * count)
     pixels = crop_resize(images, boxes, torch.zeros(count, dtype=torch.bool), cell.pixels)
     order = patch_order(cell.seed, np.arange(count), 0, cell.tokens)
-    model = trained_model(cell, trained)
     with torch.no_grad():
         predicted = denormalise(model.reconstruct(normalise(pixels), order))
     masked = _grey_out(pixels, order, model.keep, cell.patch_size)

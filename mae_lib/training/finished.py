@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,10 @@ def sweep(folder: Path, *, complete: bool) -> None:
     For the holder of the cell's lock only: every temporary file in there is a dead process's.
     """
     for left in folder.rglob(".*.tmp"):
-        left.unlink()
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
     if complete:
         drop_checkpoints(folder / "state")
 

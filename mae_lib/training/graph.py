@@ -20,6 +20,7 @@ from mae_lib.kernels.crop import MEAN, SD
 from mae_lib.kernels.crop_integer import crop_way
 from mae_lib.kernels.crop_patches import crop_patches
 from mae_lib.kernels.mask_order import mask_order
+from mae_lib.model.narrow import narrowed
 from mae_lib.study.definition import Cell
 from mae_lib.training.batches import Batch
 from mae_lib.training.resident import (
@@ -88,6 +89,7 @@ class WholeStep:
     ):
         where = images.device
         self.cell, self.step, self.images = cell, step, images
+        step.loss_of = narrowed(step.model)
         self.draws = HostDraws(cell, store)
         self.dtype = step.parameters[0].dtype
         self.inbox = Inbox(cell.recipe.batch_size, where)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from mae_lib import errors
 from mae_lib.errors import Interrupted, MaeError, StudyError
 from mae_lib.records.atomic import write_json
+from mae_lib.records.locks import locked
 from mae_lib.records.orphans import die_with_parent
 from mae_lib.records.provenance import available_cores
 from mae_lib.study.definition import Cell, settings_of
@@ -31,6 +31,8 @@ from mae_lib.training.signals import stopping
 from mae_lib.training.world import World
 
 POLL_SECONDS = 0.1
+# Held by rank 0 beside the cell's own lock, which dies with the launcher.
+RANKS_LOCK = ".ranks.lock"
 
 
 def train_on_devices(
@@ -81,11 +83,22 @@ def train_on_devices(
                     told = True
                 time.sleep(POLL_SECONDS)
         outcomes = [json.loads(p.read_text()) for p in sorted(Path(scratch).glob("outcome-*"))]
+    said = log.read_text(encoding="utf-8", errors="replace")
+    for line in said.splitlines():
+        if line.startswith(f"{cell.id}: "):
+            print(line, file=sys.stderr, flush=True)
     if process.returncode or outcomes:
         raise _failure(cell, outcomes, log, process.returncode, stopped=stop.requested)
     if (trained := completed(cell, folder)) is None:
         raise MaeError(f"{cell.id}: its ranks ended without a result (log: {log})")
     return trained
+
+
+def wait_for_orphans(folder: Path) -> None:
+    """Wait for ranks whose launcher was killed: they save what they have, and then end."""
+    if (lock := folder / RANKS_LOCK).exists():
+        with locked(lock):
+            pass
 
 
 def _command(count: int, job: Path) -> list[str]:
@@ -106,7 +119,8 @@ def _failure(cell: Cell, outcomes: list[dict], log: Path, code: int, *, stopped:
     """Return the first rank's own error, else what the log tells of its end."""
     # A rank that failed takes the others down with it: its word counts before theirs.
     for outcome in sorted(outcomes, key=lambda o: o["kind"] == "Interrupted"):
-        return getattr(errors, outcome["kind"])(outcome["message"], exit_code=outcome["exit_code"])
+        kind = _kinds(MaeError).get(outcome["kind"], MaeError)
+        return kind(outcome["message"], exit_code=outcome["exit_code"])
     if stopped:
         return Interrupted(
             f"{cell.id}: stopped by a signal; what was saved is kept, "
@@ -127,3 +141,10 @@ def _failure(cell: Cell, outcomes: list[dict], log: Path, code: int, *, stopped:
     said = [line for line in text.splitlines() if re.search(r"Error\b.*: ", line)]
     last = re.sub(r"^\[rank\d+\]:\s*", "", said[0]) if said else "nothing was said"
     return MaeError(f"{cell.id}: its ranks ended with code {code}: {last} (log: {log})")
+
+
+def _kinds(kind: type[MaeError]) -> dict[str, type[MaeError]]:
+    found = {kind.__name__: kind}
+    for child in kind.__subclasses__():
+        found |= _kinds(child)
+    return found

@@ -15,7 +15,7 @@ from mae_lib.cost import cost_of
 from mae_lib.errors import Interrupted
 from mae_lib.images.store import Store
 from mae_lib.kernels import choose
-from mae_lib.model.mae import MaskedAutoencoder, compute_dtype
+from mae_lib.model.mae import MaskedAutoencoder, compute_dtype, residual_dtype
 from mae_lib.model.masking import keep_count
 from mae_lib.records.locks import locked
 from mae_lib.study.definition import Cell
@@ -33,7 +33,7 @@ from mae_lib.training.environment import (
 from mae_lib.training.events import Events
 from mae_lib.training.finished import Trained, completed, finish, noting_failure, sweep
 from mae_lib.training.graph import whole_step
-from mae_lib.training.launch import train_on_devices
+from mae_lib.training.launch import train_on_devices, wait_for_orphans
 from mae_lib.training.metrics import KNN_KEYS, MetricsFile
 from mae_lib.training.monitor import knn_is_due, knn_row
 from mae_lib.training.pace import Pace, gemm_ceiling
@@ -71,6 +71,7 @@ def pretrain(
     OutOfMemory when not one image fits.
     """
     with locked(folder / ".lock", wait=wait):
+        wait_for_orphans(folder)
         done = completed(cell, folder)
         sweep(folder, complete=done is not None and done.status == "complete")
         if done is not None:
@@ -117,6 +118,7 @@ def build_model(cell: Cell) -> MaskedAutoencoder:
         decoder_depth=recipe.decoder_depth,
         decoder_heads=recipe.decoder_heads,
         compute_dtype=compute_dtype(recipe.precision),
+        residual_dtype=residual_dtype(recipe.residual, recipe.precision),
     )
     return model.initialise(cell.seed)
 
@@ -167,7 +169,13 @@ class _Trainer:
             checkpoint_activations=run.execution.checkpoint_activations,
         )
         self.optimizer = build_optimizer(self.model, recipe)
-        meta = restore_checkpoint(run.folder / "state", self.model, self.optimizer, run.world)
+        meta = restore_checkpoint(
+            run.folder / "state",
+            self.model,
+            self.optimizer,
+            run.world,
+            digest=run.cell.digest,
+        )
         self.progress = Progress(**meta["progress"]) if meta else Progress()
         self.start, self.lr, self.norm = self.progress.step, 0.0, None
         self.total = torch.tensor(self.progress.total, device=self.device, dtype=run.dtype)

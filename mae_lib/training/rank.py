@@ -18,6 +18,7 @@ from mae_lib.records.locks import locked
 from mae_lib.records.orphans import die_with_parent
 from mae_lib.study.execution import Execution
 from mae_lib.study.recorded import cell_from_settings
+from mae_lib.training.launch import RANKS_LOCK
 from mae_lib.training.loop import train
 from mae_lib.training.world import joined
 
@@ -30,7 +31,7 @@ def main(path: Path) -> None:
     with joined(job["device"]) as world, contextlib.ExitStack() as held:
         if world.writes:
             # Whoever started us holds the cell; ranks that its death has left may still be saving.
-            held.enter_context(locked(folder / ".ranks.lock"))
+            held.enter_context(locked(folder / RANKS_LOCK))
         world.wait()
         train(cell, store, folder, execution, world, **job["rhythm"])
 

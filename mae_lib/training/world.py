@@ -190,7 +190,9 @@ def _cut(model: MaskedAutoencoder, world: World) -> torch.nn.Module:
         fully_shard(block, mesh=world.mesh, mp_policy=lean)
         register_fsdp_forward_method(block, "run")
     model.run_block = _run_gathered
-    fully_shard(model, mesh=world.mesh, mp_policy=plain if model.has_stem else lean)
+    rest = plain if model.has_stem else lean
+    # The rest is small; cut again at once, it is whole in no checkpoint after images were encoded.
+    fully_shard(model, mesh=world.mesh, mp_policy=rest, reshard_after_forward=True)
     for method in ("encode", "reconstruct"):
         register_fsdp_forward_method(model, method)
     return model.to(world.device)

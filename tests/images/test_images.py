@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mae_lib.errors import MaeError, StoreError, StudyError
-from mae_lib.images.card import describe, montage, resolutions, tasks_frame
+from mae_lib.images.card import describe, montage, tasks_frame
 from mae_lib.images.decode import decode_square
 from mae_lib.images.mixture import allot, require_feasible
 from mae_lib.images.procedural import CLASSES, FAMILIES, draw
+from mae_lib.images.resolution import stored_resolutions
 from mae_lib.images.sources import read_tar, require_file
 from mae_lib.images.store import build_store
 from mae_lib.images.subsets import family_order
 from mae_lib.images.verify import verify_store
 from mae_lib.study.definition import Data, Source, Task
-from mae_lib.study.load import load_study
 
 POCKET = Data(
     "procedural",
@@ -97,7 +97,7 @@ def test_a_store_is_built_once_and_every_flipped_bit_is_found(tmp_path):
     store = build_store(POCKET, tmp_path / "store", data_root=None)
     assert store.images.shape == (120, 16, 16, 3)
     assert describe(store).images.tolist() == [60, 38, 6, 16]
-    assert resolutions(store, [8, 16]).query("source == 'tiny'").effective.tolist() == [8, 8]
+    assert stored_resolutions(store, [8, 16]).query("source == 'tiny'").effective.tolist() == [8, 8]
     assert tasks_frame(store).test.tolist() == [50]
     assert montage(store, per_source=3).shape == (64, 48, 3)
     assert verify_store(store.folder) == []
@@ -218,14 +218,3 @@ def test_what_is_no_image_is_named(content):
 def test_an_image_that_claims_too_many_pixels_is_refused():
     with pytest.raises(StoreError, match="refused"):
         decode_square(png(Image.new("1", (20000, 20000))), 16, where="bomb")
-
-
-def test_real_photographs_build_in_the_papers_proportions(photographs, tmp_path):
-    import dataclasses
-
-    data = dataclasses.replace(load_study("real-small").data, total=400, size=32)
-    store = build_store(data, tmp_path / "store", data_root=photographs)
-    assert describe(store).images.tolist() == [200, 126, 20, 54]
-    tasks = tasks_frame(store).set_index("task")
-    assert tasks.loc["tiny_imagenet", ["train", "test", "classes"]].tolist() == [6000, 2000, 200]
-    assert tasks.loc["cifar10", ["train", "test", "classes"]].tolist() == [2000, 600, 10]

@@ -1,6 +1,6 @@
 """A store has the same bytes for any number of workers and after any number of kills."""
 
-import json
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +12,10 @@ from PIL import Image
 
 from mae_lib.images import blocks
 from mae_lib.images.build import build
-from mae_lib.images.store import build_store, open_store
+from mae_lib.images.card import describe, tasks_frame
+from mae_lib.images.duplicates import PHOTOGRAPHS, Prints, pairs_across
+from mae_lib.images.hygiene import prints
+from mae_lib.images.store import build_store
 from mae_lib.images.verify import verify_store
 from mae_lib.records.sealed import read_sealed
 from mae_lib.study.definition import Data, Source, Task
@@ -233,11 +236,28 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     assert anonymous[1] < 400 * 2**20
 
 
-def test_real_photographs_keep_their_published_bytes(photographs, tmp_path):
+def test_real_photographs_keep_their_published_bytes_and_have_known_twins(photographs, tmp_path):
     data = load_study("real-small").data
     published = read_sealed(root() / "results" / "real-small" / "manifest.json")
     store = build_store(data, tmp_path / "store", data_root=photographs)
     files = hashes(store.folder)
     assert {name: files[name] for name in published["files"]} == published["files"]
-    assert json.dumps(store.manifest["versions"]) == json.dumps(published["versions"])
-    assert open_store(store.folder).manifest["digest"] == "382c515acb57"
+    assert store.manifest["versions"] == published["versions"]
+    assert store.manifest["digest"] == "382c515acb57"
+    assert describe(store).images.tolist() == [6000, 3780, 600, 1620]
+    tasks = tasks_frame(store).set_index("task")
+    assert tasks.loc["tiny_imagenet", ["train", "test", "classes"]].tolist() == [6000, 2000, 200]
+    assert tasks.loc["cifar10", ["train", "test", "classes"]].tolist() == [2000, 600, 10]
+    # Looked at: of the whole mixture these two are what evaluation shows too.
+    made = store.index.query("source == 'cifar10'").index
+    part = _only(prints(store, "images.npy"), slice(made[0], made[-1] + 1))
+    twins = pairs_across(part, prints(store, "tasks/cifar10-test.npy"), PHOTOGRAPHS)
+    assert sorted(zip(twins["kind"], twins["name_1"], twins["name_2"], strict=True)) == [
+        ("near", "cifar-train-000818", "cifar-test-000312"),
+        ("near", "cifar-train-001596", "cifar-test-000219"),
+    ]
+
+
+def _only(whole: Prints, rows: slice) -> Prints:
+    values = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
+    return Prints(**{n: v if n == "array" else v[rows] for n, v in values.items()})

@@ -7,21 +7,23 @@ the interpreter is chosen when triton is imported: prints one JSON list of
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import re
 import subprocess
 import tempfile
 
-# Before triton is imported, here and nowhere else.
+# Before triton is imported, here and nowhere else. Products and sums may fuse, as triton 3.6 does.
 os.environ.pop("TRITON_INTERPRET", None)
+os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from mae_lib.kernels.gpu_ops import OPS, SIZES, TINY
+from mae_lib.kernels.gpu_ops import OPS, SIZES
 
 H200 = GPUTarget("cuda", 90, 32)
 
@@ -70,11 +72,11 @@ def compile_all(dtype: torch.dtype, sizes, names) -> list[dict]:
 
 def resources(kernel) -> dict:
     """Read registers and spilled bytes a thread from the compiled code, shared bytes a program."""
-    ptxas = triton.knobs.nvidia.cuobjdump.path
+    dump = triton.knobs.nvidia.cuobjdump.path
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(kernel.asm["cubin"])
         cubin.flush()
-        command = [ptxas, "--dump-resource-usage", cubin.name]
+        command = [dump, "--dump-resource-usage", cubin.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     registers = int(re.search(r"REG:(\d+)", text)[1])
     local = int(re.search(r"STACK:(\d+)", text)[1]) + int(re.search(r"LOCAL:(\d+)", text)[1])
@@ -85,14 +87,16 @@ def resources(kernel) -> dict:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--sizes", choices=("tiny", "real"), default="tiny")
+    parser.add_argument("--sizes", nargs="*", default=[], help="names of gpu_ops.SIZES; none: all")
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("--operations", nargs="*", default=[], help="names; none: all")
     arguments = parser.parse_args()
-    import dataclasses
-
     triton.runtime.driver.set_active(AbsentDriver())
-    chosen = [TINY] if arguments.sizes == "tiny" else SIZES
-    chosen = [dataclasses.replace(size, batch=arguments.batch) for size in chosen]
-    found = compile_all(getattr(torch, arguments.dtype), chosen, arguments.names)
+    # The batch decides no constant of a kernel.
+    chosen = [
+        dataclasses.replace(size, batch=arguments.batch)
+        for size in SIZES
+        if not arguments.sizes or size.name in arguments.sizes
+    ]
+    found = compile_all(getattr(torch, arguments.dtype), chosen, arguments.operations)
     print(json.dumps(found, indent=1))

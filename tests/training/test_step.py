@@ -194,7 +194,7 @@ def test_memory_that_ends_outside_of_a_step_is_the_same_one_line(store, tmp_path
     def no_room(*_, **__):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
-    monkeypatch.setattr("mae_lib.training.batches.crop_resize", no_room)
+    monkeypatch.setattr("mae_lib.training.batches.crop_way", lambda way: no_room)
     with pytest.raises(OutOfMemory, match="can't allocate memory"):
         pretrain(CELL, store, tmp_path)
 

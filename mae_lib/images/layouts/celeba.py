@@ -81,7 +81,7 @@ def _table(place: Path, name: str, *, columns: int, header: int = 0) -> dict[str
     text = read_text(Member(name, str(path), "file"))
     for number, line in enumerate(text.splitlines()[header:], header + 1):
         image, *values = line.split()
-        if len(values) != columns or not all(v.lstrip("-").isdigit() for v in values):
+        if len(values) != columns or not all(v.lstrip("-").isdecimal() for v in values):
             raise StoreError(
                 f"{path}: line {number}: a name and {columns} numbers were expected, "
                 f"got {line[:60]!r}"

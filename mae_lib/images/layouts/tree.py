@@ -8,7 +8,7 @@ from pathlib import Path
 from mae_lib.errors import StoreError
 from mae_lib.images.layouts.entry import FILE, Member
 from mae_lib.images.layouts.tar_members import tar_members
-from mae_lib.images.layouts.zip_members import zip_members
+from mae_lib.images.layouts.zip_members import UNREADABLE, zip_members
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -45,7 +45,7 @@ def first_names(place: Path, count: int) -> list[str]:
             names.append(member.path)
             if len(names) == count:
                 break
-    except (StoreError, OSError, zipfile.BadZipFile):
+    except (StoreError, *UNREADABLE):
         pass
     return names
 

@@ -18,6 +18,7 @@ from mae_lib.images.layouts.tree import first_names
 
 NAME = "webdataset"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_LABELS = 2**31
 
 
 def matches(place: Path) -> bool:
@@ -77,8 +78,10 @@ def _entry(shard: Path, stem: str, image: Member, about: Member) -> Entry:
         label = int(words["label"])
         native = tuple(int(side) for side in words["native"]) if words.get("native") else None
         split = str(words.get("split") or "train")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{shard}: {stem}.json: label: cannot be read, got {error!r}") from None
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as e:
+        raise StoreError(f"{shard}: {stem}.json: label: cannot be read, got {e!r}") from None
+    if not -1 <= label < _LABELS:
+        raise StoreError(f"{shard}: {stem}.json: label: -1 to {_LABELS - 1:,}, got {label:.3g}")
     if native is not None and len(native) != 2:
         raise StoreError(f"{shard}: {stem}.json: native: two sides were expected, got {native}")
     rest = {k: v for k, v in words.items() if k not in ("label", "native", "split")}

@@ -15,6 +15,10 @@ from mae_lib.images.layouts.guard import Census, refuse, require_inside, require
 _LOCAL = struct.Struct("<4s5H3L2H")
 _LOCAL_MAGIC = b"PK\x03\x04"
 _ENCRYPTED = 0x1
+# What zipfile raises for a file that is cut, damaged, of a version to come, or no zip.
+UNREADABLE = (
+    zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError, OverflowError,
+)  # fmt: skip
 
 
 def zip_members(path: Path, file: str) -> list[Member]:
@@ -30,7 +34,7 @@ def zip_members(path: Path, file: str) -> list[Member]:
                 _require_plain(path, info)
                 census.add(info.orig_filename)
             starts = [_data_start(path, source, info) for info in infos]
-    except (zipfile.BadZipFile, struct.error, OSError, UnicodeError, ValueError) as error:
+    except UNREADABLE as error:
         raise StoreError(f"{path}: cut or damaged, got {error}; fetch the file again") from None
     _require_apart(path, infos, starts)
     return [

@@ -291,6 +291,27 @@ def test_a_webdataset_of_shards_is_one_source_and_other_tars_beside_it_are_not(t
         list_entries(source("webdataset"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        (b"{}", "label: cannot be read"),
+        (b'{"label": "cat"}', "label: cannot be read"),
+        (b'{"label": 1e999}', "label: cannot be read"),
+        (b'{"label": 1000000000000}', "label: -1 to 2,147,483,647, got 1e"),
+        (b'{"label": -2}', "got -2"),
+        (b'{"label": 0, "native": [1e999, 2]}', "label: cannot be read"),
+        (b'{"label": 0, "native": [1, 2, 3]}', "native: two sides were expected"),
+        (b"[" * 100_000, "label: cannot be read"),
+        (b"[1]", "label: cannot be read"),
+        (b"\xff", "is no text"),
+    ],
+)
+def test_a_webdatasets_json_that_says_no_label_is_one_line(tmp_path, about, says):
+    write_tar(tmp_path / "a.tar", {"k.jpg": jpeg(1), "k.json": about})
+    with pytest.raises(StoreError, match=says):
+        list_entries(source("x", layout="webdataset", path="a.tar"), tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tgz"])
 def test_a_plain_labelled_folder_is_read_with_and_without_splits(tmp_path, kind):
     plain = {"cat/1.jpg": jpeg(1), "cat/2.png": jpeg(2), "dog/1.jpg": jpeg(3), "dog/note.txt": b"x"}
@@ -411,6 +432,31 @@ def test_real_faces_in_their_own_zip_are_the_same_bytes(photographs, tmp_path):
     write_zip(tmp_path / "celeba" / "img_align_celeba.zip", files)
     again = contents(tmp_path, source("celeba", split="test"))
     assert again == {n: c for n, (_, c) in zip(names, images, strict=True)}
+
+
+def test_real_scenes_in_ade20ks_own_zip_are_named_as_in_the_tar(photographs, tmp_path):
+    images = held(photographs, "ade20k", "validation")[:400]
+    scenes = {e.attributes["orig"].removesuffix(".jpg"): e.attributes["scene"] for e, _ in images}
+    top = "ADEChallengeData2016"
+    files = {f"{top}/images/validation/{e.attributes['orig']}": c for e, c in images}
+    lines = "".join(f"{name} {scene}\n" for name, scene in scenes.items())
+    files[f"{top}/sceneCategories.txt"] = lines.encode()
+    write_zip(tmp_path / f"{top}.zip", files, zipfile.ZIP_STORED)
+    again = list_entries(source("ade20k", split="validation"), tmp_path)
+    assert {e.name.removesuffix(".jpg"): e.attributes["scene"] for e in again} == scenes
+    names = class_names(source("ade20k"), tmp_path)
+    assert all(names[e.label] == e.attributes["scene"] for e in again)
+
+
+def test_real_imagenette_in_its_own_tgz_has_the_labels_that_the_tar_states(photographs, tmp_path):
+    images = held(photographs, "photos-128-val", "val")
+    files = {f"imagenette2/{e.attributes['orig']}": content for e, content in images}
+    write_tar(tmp_path / "imagenette2.tgz", files, "w:gz")
+    wanted = source("imagenette", split="val")
+    again = list_entries(wanted, tmp_path)
+    labels = {e.attributes["orig"].rpartition("/")[2]: e.label for e, _ in images}
+    assert {e.name: e.label for e in again} == labels
+    assert contents(tmp_path, wanted) == {n.rpartition("/")[2]: c for n, c in files.items()}
 
 
 def test_a_tar_within_a_tar_is_read_at_its_own_place(tmp_path):
