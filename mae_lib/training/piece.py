@@ -136,8 +136,8 @@ class Piece:
     def _close(self) -> None:
         for worker in self.workers:
             worker.link.close()
-            if worker.cell is not None:
-                worker.process.terminate()
+            # One that trains saves its state first; one that waits holds nothing.
+            worker.process.terminate()
         until = time.monotonic() + 0.8 * GRACE_SECONDS
         for worker in self.workers:
             worker.process.join(max(0.1, until - time.monotonic()))
