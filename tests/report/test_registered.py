@@ -2,7 +2,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from measured_pieces import foretold, smaller_and_largest
+from measured_pieces import foretold, planned_study, smaller_and_largest
 
 from mae_lib.errors import RecordError
 from mae_lib.records.plan_file import read_plan
@@ -43,6 +43,15 @@ def test_a_prediction_keeps_what_it_was_made_from(registered):
     assert len(before["rows_used"]) < 40, "hybrids are no part of the plain encoders' laws"
     assert before["runs_sha256"] != read_sealed(results / "runs.csv.seal.json")["sha256"]
     assert {law["law"] for law in before["predictions"][0]["laws"]} == set(study.law.laws)
+
+
+def test_without_a_merged_piece_nothing_can_be_predicted(tmp_path):
+    study = planned_study(tmp_path)
+    with pytest.raises(RecordError, match="merge a piece first: mae study merge DIR"):
+        register(study, tmp_path)
+    (tmp_path / "plan.json").unlink()
+    with pytest.raises(RecordError, match="write it: mae study order measured"):
+        register(study, tmp_path)
 
 
 def test_what_is_measured_cannot_be_predicted(registered, tmp_path):
