@@ -9,6 +9,7 @@ from mae_lib.records.plan_file import read_plan
 from mae_lib.records.sealed import read_sealed
 from mae_lib.records.sidecar import read_table
 from mae_lib.report.registered import compare, read_registered, register
+from mae_lib.report.results import law_table
 from mae_lib.study.load import load_study
 from mae_lib.study.paths import root
 
@@ -43,6 +44,16 @@ def test_a_prediction_keeps_what_it_was_made_from(registered):
     assert len(before["rows_used"]) < 40, "hybrids are no part of the plain encoders' laws"
     assert before["runs_sha256"] != read_sealed(results / "runs.csv.seal.json")["sha256"]
     assert {law["law"] for law in before["predictions"][0]["laws"]} == set(study.law.laws)
+
+
+def test_laws_are_of_plain_encoders_and_runs_on_one_subset_are_one_cluster(registered):
+    study, results, _, _ = registered
+    table = law_table(study, read_table(results / "runs.csv"))
+    assert not table.frame.model.str.contains("hybrid").any()
+    assert table.clusters == "subset"
+    assert table.frame.groupby("subset").images.nunique().eq(1).all()
+    pocket = law_table(load_study("pocket"), read_table(root() / "results/pocket/runs.csv"))
+    assert pocket.clusters is None
 
 
 def test_without_a_merged_piece_nothing_can_be_predicted(tmp_path):
