@@ -298,7 +298,9 @@ class _Trainer:
         """Write the state before the first skipped update; say and return where that was."""
         good = self.start + int(self.step.applied.item())
         lr = learning_rate(self.run.cell.recipe, good, self.steps)
-        self._save(dataclasses.replace(self.progress, step=good, total=0.0, loss=None))
+        self._save(
+            dataclasses.replace(self.progress, step=good, logged_step=good, total=0.0, loss=None)
+        )
         if self.run.world.writes:
             _say(
                 f"{self.run.cell.id}: diverged: the gradient of step {good + 1} is not finite, at "
