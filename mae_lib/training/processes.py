@@ -4,12 +4,14 @@ Imports nothing heavy, so that a process is as quick to start as its work.
 """
 
 import multiprocessing
+import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from mae_lib.errors import KernelError, MaeError
+from mae_lib.records.orphans import die_with_parent
 
 # A process that was told to stop saves its work first.
 STOP_SECONDS = 10.0
@@ -97,7 +99,8 @@ def _next(worker: _Worker, queue: Iterator[Any]) -> _Worker | None:
 
 
 def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
-    """Do jobs until the other end closes."""
+    """Do jobs until the other end closes, or its process is gone."""
+    die_with_parent(signal.SIGTERM)
     while True:
         try:
             job = pipe.recv()
