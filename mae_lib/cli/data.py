@@ -103,6 +103,8 @@ def _folder(root: str | None) -> Path:
 
 def _download(file, folder: Path) -> Path:
     """Fetch with a bar on a terminal, and without one where lines are kept."""
+    import sys
+
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -114,13 +116,14 @@ def _download(file, folder: Path) -> Path:
     from mae_lib.images.fetch import fetch as fetch_file
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress("{task.description}", *columns, transient=True) as bar:
+    quiet = not sys.stdout.isatty()
+    with Progress("{task.description}", *columns, transient=True, disable=quiet) as bar:
         task = bar.add_task(file.name, total=file.size)
         return fetch_file(
             file,
             folder,
             progress=lambda done, _: bar.update(task, completed=done),
-            notice=bar.console.print,
+            notice=lambda line: bar.console.print(line, markup=False, soft_wrap=True),
         )
 
 

@@ -30,6 +30,8 @@ def build(study: Study = "pocket", out: Out = None, workers: Workers = None) -> 
     counts, sources = store.manifest["counts"], store.manifest["recipe"]["sources"]
     mixture = ", ".join(f"{s['name']} {counts.get(s['name'], 0):,}" for s in sources)
     print(f"mixture   {mixture}")
+    if line := _otherwise(store):
+        print(f"instead   {line}")
     for kind, number in store.manifest.get("set_aside", {}).items():
         print(f"set aside {number:,} {kind}, named in {store.folder / 'set_aside.csv'}")
     print(f"pixels    {store.images.nbytes:,} bytes, {store.manifest['files']['images.npy']}")
@@ -37,12 +39,26 @@ def build(study: Study = "pocket", out: Out = None, workers: Workers = None) -> 
     print(f"time      {seconds:.1f} s")
 
 
+def _otherwise(store) -> str:
+    """Say where the images are not as many or as different as the study asked for."""
+    mixture = store.manifest.get("mixture", {})
+    said = []
+    if (total := mixture.get("total")) != (asked := mixture.get("asked")):
+        said.append(f"{total:,} images, the most in these proportions, where {asked:,} were asked")
+    said += [f"{n:,} of {name} are repeats" for name, n in mixture.get("repeats", {}).items()]
+    return "; ".join(said)
+
+
 def verify(study: Study = "pocket", out: Out = None) -> None:
     """Compare every packed file, block by block, with its hash."""
-    from mae_lib.errors import StoreError
+    from mae_lib.errors import StoreError, StudyError
+    from mae_lib.images.store import MANIFEST, require_images
     from mae_lib.images.verify import verify_store
 
-    _, folder = _folder(study, out)
+    loaded, folder = _folder(study, out)
+    require_images(loaded.data)
+    if not (folder / MANIFEST).exists():
+        raise StudyError(f"{folder}: not packed, or not to its end; `mae data build` packs it")
     if problems := verify_store(folder):
         more = f" (+{len(problems) - 1} more)" if len(problems) > 1 else ""
         raise StoreError(f"{problems[0]}{more}")

@@ -89,7 +89,7 @@ def pairs_png(store: Store, pairs: pd.DataFrame, *, most: int, across: int) -> l
     for pair in pairs.head(most).itertuples():
         for array in (pair.array_1, pair.array_2):
             if array not in opened:
-                opened[array] = np.load(store.folder / array, mmap_mode="r")
+                opened[array] = store.array(array)
         both = [opened[pair.array_1][pair.row_1], opened[pair.array_2][pair.row_2]]
         gap = max(1, both[0].shape[0] // 8)
         framed = np.pad(

@@ -20,7 +20,7 @@ from mae_lib.errors import StoreError, StudyError
 from mae_lib.images.choice import choose
 from mae_lib.images.layouts.entry import CIFAR_RECORD, IMAGE, Entry
 from mae_lib.images.layouts.reading import read_bytes
-from mae_lib.images.layouts.registry import LAYOUTS, Layout, find, require_folder
+from mae_lib.images.layouts.registry import LAYOUTS, WANTS, Layout, find, require_folder
 from mae_lib.study.definition import Data, Source, Task, canonical_json
 from mae_lib.study.known import LAYOUTS_OF
 
@@ -116,8 +116,8 @@ def locate(source: Source | Task, root: Path | None) -> tuple[Layout, Path]:
         layout = next((LAYOUTS[n] for n in known if LAYOUTS[n].matches(place)), None)
         if layout is None:
             raise StudyError(
-                f"{source.name}.path: {place}: has not the layout {' or '.join(known)}; "
-                "`mae data sources` says what each wants"
+                f"{source.name}.path: {place}: has not the layout {' or '.join(known)}, which is "
+                + "; or ".join(WANTS[name] for name in known)
             )
         return layout, place
     if unknown := [name for name in names if name not in LAYOUTS]:

@@ -47,8 +47,8 @@ def fetch(
     `tries` counts attempts in a row that bring no new byte; between them it waits `pause_s`,
     doubled each time, and `notice` is told why. One process downloads, another is refused
     (BusyError).
-    Raises: StoreError when the server sends something else, or nothing; MaeError when the disk is
-    full or the folder cannot be written.
+    Raises: StoreError when the server sends something else (exit code 4), or nothing (1); MaeError
+    when the disk is full or the folder cannot be written.
     """
     path = folder / remote.name
     part = folder / f"{remote.name}.part"
@@ -66,8 +66,9 @@ def fetch(
                 if failures >= tries:
                     raise StoreError(
                         f"{remote.url}: cut {failures} times without a new byte, got {cut}; "
-                        f"{_length(part):,} of {remote.size:,} bytes are kept in {part}, the same "
-                        "command goes on from there"
+                        f"{_length(part):,} of {remote.size:,} bytes are kept, the same command "
+                        "goes on from there",
+                        exit_code=1,
                     ) from None
                 notice(f"{remote.name}: {cut}; trying again")
                 time.sleep(pause_s * 2 ** max(0, failures - 1))
@@ -125,10 +126,13 @@ def _append(remote: Published, part: Path, progress: Progress, timeout_s: float)
                 raise _Cut(f"HTTP {error.code}") from None
             raise StoreError(
                 f"{remote.url}: refused, got HTTP {error.code} {error.reason}; look at it in a "
-                "browser, the publisher may have moved it"
+                "browser, the publisher may have moved it",
+                exit_code=1,
             ) from None
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as e:
-        raise _Cut(str(getattr(e, "reason", None) or e) or type(e).__name__) from None
+        reason = getattr(e, "reason", None) or e
+        words = getattr(reason, "strerror", None) or str(reason) or type(e).__name__
+        raise _Cut(words) from None
 
 
 def _require_file(

@@ -69,8 +69,7 @@ def shared_with_training(store: Store) -> dict[str, int]:
 
 def prints(store: Store, file: str, *, workers: int | None = None) -> Prints:
     """Return the names and hashes of an array's images, perceptual ones computed in a pool."""
-    path = store.folder / file
-    images = np.load(path, mmap_mode="r")
+    path, images = store.folder / file, store.array(file)
     spans = [range(s, min(s + _ROWS, len(images))) for s in range(0, len(images), _ROWS)]
     work = partial(_hash_rows, path, images.shape[1])
     found = dict(run_all(work, spans, workers=workers_for(len(spans), workers), what="hashing"))

@@ -10,7 +10,7 @@ from mae_lib.study.definition import Source
 # Training images, and the validation images that could be added, each with its source.
 PUBLIC: dict[str, tuple[int, int, str]] = {
     "imagenet": (1_281_167, 50_000, "ILSVRC2012, Russakovsky et al. 2015 (arXiv 1409.0575)"),
-    "celeba": (202_599, 0, "Liu et al. 2015 (arXiv 1411.7766)"),
+    "celeba": (162_770, 19_867, "Liu et al. 2015 (arXiv 1411.7766), list_eval_partition.txt"),
     "cifar10": (50_000, 10_000, "Krizhevsky 2009"),
     "ade20k": (20_210, 2_000, "SceneParsing 2016, Zhou et al. 2017 (arXiv 1608.05442)"),
 }

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mae_lib.errors import RecordError, StoreError, StudyError
+from mae_lib.images.blocks import JOURNAL
 from mae_lib.images.build import build
 from mae_lib.images.pack import Progress, clear
 from mae_lib.images.subsets import name_key, subset_order
@@ -61,7 +62,14 @@ class Store:
         if side not in self.sides:
             known = ", ".join(map(str, self.sides))
             raise StudyError(f"side: the store holds {known} pixels, got {side}")
-        return np.load(self.folder / f"images-{side}.npy", mmap_mode="r")
+        return self.array(f"images-{side}.npy")
+
+    def array(self, file: str) -> np.ndarray:
+        """Open one of the store's arrays by its file, memory-mapped.
+
+        Raises: StoreError when it is missing or cut.
+        """
+        return _mapped(self.folder, file)
 
     def subset(self, images: int, seed: int) -> np.ndarray:
         """Return the indices of the first `images` of family `seed`: int64 `[images]`.
@@ -84,9 +92,12 @@ class Store:
         return list(self.index["sha256"])
 
     def task(self, name: str) -> TaskImages:
-        """Open the labelled images of a task, memory-mapped."""
+        """Open the labelled images of a task, memory-mapped.
+
+        Raises: StoreError when a file of it is missing or cut.
+        """
         parts = [
-            np.load(self.folder / "tasks" / f"{name}-{part}.npy", mmap_mode="r")
+            self.array(f"tasks/{name}-{part}.npy")
             for part in ("train", "train-labels", "test", "test-labels")
         ]
         return TaskImages(*parts, classes=int(max(parts[1].max(), parts[3].max())) + 1)
@@ -106,13 +117,20 @@ def build_store(
     `workers` processes (None: one a core, where that pays), and the bytes do not depend on them.
     Raises: StudyError for images that are missing or too few; StoreError for damaged ones.
     """
+    require_images(data)
+    # A complete store needs no lock, so that it may lie where only others write.
+    if not (folder / MANIFEST).exists() or (folder / JOURNAL).exists():
+        with locked(folder.with_name(folder.name + ".lock")):
+            if not (folder / MANIFEST).exists():
+                build(data, folder, data_root=data_root, progress=progress, workers=workers)
+            clear(folder)
+    return open_store(folder)
+
+
+def require_images(data: Data) -> None:
+    """Refuse a study that is planned only; raises StudyError."""
     if data.kind == "planned":
         raise StudyError("data.kind: planned, this study names no images that could be packed")
-    with locked(folder.with_name(folder.name + ".lock")):
-        if not (folder / MANIFEST).exists():
-            build(data, folder, data_root=data_root, progress=progress, workers=workers)
-        clear(folder)
-    return open_store(folder)
 
 
 def open_store(folder: Path) -> Store:
@@ -124,11 +142,21 @@ def open_store(folder: Path) -> Store:
         manifest = read_sealed(folder / MANIFEST)
     except RecordError as error:
         raise StoreError(str(error)) from None
+    images = _mapped(folder, "images.npy")
     try:
-        images = np.load(folder / "images.npy", mmap_mode="r")
         index = pd.read_parquet(folder / "index.parquet")
     except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{folder}: cut or changed, got {error}; delete it, it is built anew"
-        ) from None
+        raise _broken(folder, error) from None
     return Store(folder, manifest, images, index)
+
+
+def _mapped(folder: Path, file: str) -> np.ndarray:
+    """Open an array of a store, memory-mapped; raises StoreError when it is missing or cut."""
+    try:
+        return np.load(folder / file, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise _broken(folder, error) from None
+
+
+def _broken(folder: Path, error: Exception) -> StoreError:
+    return StoreError(f"{folder}: cut or changed, got {error}; delete it, it is built anew")

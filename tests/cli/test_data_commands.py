@@ -214,6 +214,11 @@ def test_fetch_of_cifar10_hands_the_published_sums_to_the_download(mae, tmp_path
         (("fetch", "cifar10"), "MAE_DATA: not set"),
         (("fetch", "cifar10", "--root", "no/such"), "no such folder"),
         (("sources",), "MAE_DATA: not set"),
+        (("verify", "paper"), "planned, this study names no images"),
+        (
+            ("verify", "pocket", "--out", "no-such"),
+            "not packed, or not to its end; `mae data build`",
+        ),
         (("feasibility", "papr"), "did you mean 'paper'"),
     ],
 )
@@ -256,7 +261,11 @@ def test_a_study_that_names_its_sources_wrongly_is_one_line(mae, tmp_path, chang
 def test_a_path_that_is_not_there_or_of_another_layout_is_one_line(tmp_path, sets):
     for path, layout, says in (
         ("no", None, r"celeba.path: .*no: no such folder or archive"),
-        ("cifar-10-binary.tar.gz", "celeba", "has not the layout celeba"),
+        (
+            "cifar-10-binary.tar.gz",
+            "celeba",
+            "has not the layout celeba, which is a folder with img_align",
+        ),
     ):
         source = {"name": "celeba", "share": 1.0, "path": path} | (
             {"layout": layout} if layout else {}

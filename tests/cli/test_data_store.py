@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from mae_lib.cli.main import _register, app
 from mae_lib.errors import StoreError, StudyError
+from mae_lib.images import store
 from mae_lib.study.paths import root
 
 _register()
@@ -70,6 +71,28 @@ def test_a_build_says_what_it_made_and_what_it_left_out(study, runs_folder):
     (folder / "images.npy").write_bytes(content[:5000] + b"\x00\x01" + content[5002:])
     with pytest.raises(StoreError, match=r"rows 0 to 59 \(block 0\) changed"):
         run("verify", study)
+
+
+def test_a_build_says_when_images_are_fewer_or_the_same_ones_again(study):
+    content = yaml.safe_load(study.read_text())
+    for shortfall, says in (
+        ("rescale", "74 images, the most in these proportions, where 90 were asked"),
+        ("repeat", "5 of one are repeats; 8 of two are repeats"),
+    ):
+        change = {"total": 90, "shortfall": shortfall}
+        study.write_text(yaml.safe_dump(content | {"data": content["data"] | change}))
+        assert says in " ".join(run("build", study).split())
+
+
+def test_a_complete_store_is_opened_where_nothing_may_be_written(study, runs_folder, monkeypatch):
+    run("build", study)
+    monkeypatch.setattr(store, "locked", None)
+    assert "60 images" in run("build", study)
+    (folder,) = (runs_folder / "two-folders" / "store").glob("*/")
+    (folder / "tasks" / "one-test.npy").unlink()
+    with pytest.raises(StoreError, match="delete it, it is built anew") as caught:
+        run("datasheet", study)
+    assert caught.value.exit_code == 4
 
 
 def test_duplicates_croissant_and_datasheet_are_written_beside_the_images(study, tmp_path):

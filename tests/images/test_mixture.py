@@ -16,6 +16,7 @@ from mae_lib.images.mixture import (
     settle,
 )
 from mae_lib.images.public_sizes import PUBLIC, feasible_totals, later_totals
+from mae_lib.images.publishers import PUBLISHERS
 from mae_lib.study.definition import Source
 from mae_lib.study.load import load_study
 from mae_lib.study.schema import DataFields
@@ -89,7 +90,7 @@ def test_an_infeasible_mixture_shows_all_that_was_asked_and_both_ways_out():
         "data.total: 200,000 images cannot be had in these proportions: "
         "ade20k asked 27,000, has 20,210; at most 149,703 can; set `shortfall: rescale` for that "
         "many, or `shortfall: repeat` for 6,790 repeated images (enough: imagenet asked 100,000, "
-        "has 1,281,167; celeba asked 63,000, has 202,599; cifar10 asked 10,000, has 50,000)"
+        "has 1,281,167; celeba asked 63,000, has 162,770; cifar10 asked 10,000, has 50,000)"
     )
     rescaled = settle(200_000, PAPER.sources, available, "rescale")
     assert rescaled.summary() == "149,703 images, rescaled from 200,000"
@@ -121,3 +122,10 @@ def test_the_table_leaves_what_is_not_known_open():
 
 def test_the_study_takes_the_same_words_for_a_shortfall():
     assert DataFields.model_fields["shortfall"].annotation.__args__ == SHORTFALLS
+
+
+def test_the_public_sizes_are_those_of_the_publishers_splits():
+    for name, (train, validation, _) in PUBLIC.items():
+        images = PUBLISHERS[name].images
+        assert train == images.get("train", images.get("training"))
+        assert validation in (images.get(split) for split in ("val", "valid", "validation", "test"))

@@ -1,5 +1,8 @@
 """Odd images are decoded rightly or set aside with their name and why; nothing else happens."""
 
+import dataclasses
+import zipfile
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -128,6 +131,43 @@ def test_too_many_bad_images_fail_the_build_and_a_source_used_up_says_so(tmp_pat
     store = build_store(repeated, tmp_path / "repeated", data_root=tmp_path)
     assert store.manifest["mixture"]["repeats"] == {"two": 6}
     assert store.index["name"].str.contains("#1").sum() == 6
+
+
+def test_an_image_that_cannot_be_had_now_ends_the_build_and_is_not_set_aside(tmp_path):
+    write_two(tmp_path)
+    missing = sorted((tmp_path / "two" / "train").rglob("*.jpg"))[3]
+    content = missing.read_bytes()
+    missing.unlink()
+    missing.symlink_to("nowhere")
+    with pytest.raises(StoreError, match="or a link to nothing; put it back") as caught:
+        build_store(two_sources(60), tmp_path / "store", data_root=tmp_path)
+    assert caught.value.exit_code == 2
+    missing.unlink()
+    missing.write_bytes(content)
+    store = build_store(two_sources(60), tmp_path / "store", data_root=tmp_path)
+    assert "set_aside" not in store.manifest
+
+
+def test_a_manifest_does_not_depend_on_where_the_sets_lie(tmp_path):
+    seals = set()
+    for place in ("here", "and there"):
+        root = tmp_path / place
+        write_two(root)
+        with zipfile.ZipFile(root / "two.zip", "w") as archive:
+            for path in sorted((root / "two").rglob("*.jpg")):
+                archive.write(path, path.relative_to(root))
+        raw = bytearray((root / "two.zip").read_bytes())
+        raw[200] ^= 1
+        (root / "two.zip").write_bytes(raw)
+        data = two_sources(40)
+        zipped = dataclasses.replace(data.sources[1], path="two.zip")
+        data = dataclasses.replace(
+            data, total=60, shortfall="rescale", sources=(data.sources[0], zipped)
+        )
+        store = build_store(data, root / "store", data_root=root)
+        assert "two.zip: train/c0/0000.jpg: damaged" in (store.folder / "set_aside.csv").read_text()
+        seals.add((store.folder / "manifest.json").read_bytes())
+    assert len(seals) == 1
 
 
 def test_twins_of_evaluation_leave_pretraining_by_default(tmp_path):

@@ -30,8 +30,16 @@ def require_inside(path: Path | str, name: str) -> None:
     parts = name.split("/")
     if name.startswith("/") or "\\" in name or _DRIVE.match(name) or ".." in parts:
         raise refuse(path, name, "leaves the archive's folder")
-    if not name or any(ord(letter) < 32 for letter in name):
-        raise refuse(path, name, "is no name for a file")
+    if not is_name(name):
+        raise refuse(path, name, "is no name for a file, or no UTF-8")
+
+
+def is_name(name: str) -> bool:
+    """Say whether a list and a line can hold a name: UTF-8 without control characters.
+
+    Python keeps bytes that are no UTF-8 as surrogates, which cannot be hashed or written.
+    """
+    return bool(name) and not any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in name)
 
 
 def require_ratio(path: Path | str, name: str, size: int, packed: int) -> None:

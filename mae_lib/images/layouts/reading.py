@@ -12,14 +12,23 @@ from mae_lib.images.layouts.gzip_slices import gzip_slices
 def read_bytes(path: Path, item: Entry | Member, name: str) -> bytes:
     """Return an item's bytes out of the file at `path`.
 
-    Raises: StoreError when they are missing, cut, changed or too many.
+    Raises: StoreError when they are cut, changed or too many (exit code 4); when they cannot be
+    had now, with another exit code: that says nothing of the image.
     """
     try:
         content = _read(path, item, name)
     except FileNotFoundError:
-        raise StoreError(f"{path}: {name}: gone since the source was listed") from None
+        raise StoreError(
+            f"{path}: {name}: gone since the source was listed, or a link to nothing; put it back "
+            "and run the same command again",
+            exit_code=2,
+        ) from None
     except OSError as error:
-        raise StoreError(f"{path}: {name}: cannot be read, got {error.strerror}") from None
+        raise StoreError(
+            f"{path}: {name}: cannot be read, got {error.strerror}; once it can, the same command "
+            "goes on",
+            exit_code=1,
+        ) from None
     except zlib.error as error:
         raise StoreError(f"{path}: {name}: damaged, got {error}; fetch it again") from None
     if item.size >= 0 and len(content) != item.size:

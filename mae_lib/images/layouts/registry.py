@@ -1,5 +1,6 @@
 """All layouts by name, and where each is found."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,20 @@ def _layout(module: ModuleType) -> Layout:
     return Layout(module.NAME, module.matches, module.read, module.classes)
 
 
+# What a place must be to be taken for a layout, said to whoever gave another.
+WANTS = {
+    "imagenet": "a folder with train/<wnid>/*.JPEG",
+    "imagenet-tar": "the file ILSVRC2012_img_train.tar",
+    "tiny-imagenet": "tiny-imagenet-200.zip, or its folder with wnids.txt and train/",
+    "imagenette": "imagenette2.tgz (or -160, -320), or its folder",
+    "celeba": "a folder with img_align_celeba.zip or img_align_celeba/ beside its lists",
+    "cifar10": "cifar-10-binary.tar.gz, or its folder with data_batch_1.bin",
+    "ade20k-2016": "ADEChallengeData2016.zip, or its folder with images/training/",
+    "ade20k-2021": "ADE20K_2021_17_01.zip, or its folder with images/ADE/",
+    "webdataset": "a tar of KEY.jpg (or .png) beside KEY.json, or a folder of such shards",
+    "folder": "a folder or archive of <class>/NAME.jpg (or .png), or <split>/<class>/NAME.jpg",
+}
+
 # The plain folder last: almost everything is one.
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
@@ -75,7 +90,11 @@ def find(root: Path, names: tuple[str, ...] = ()) -> list[tuple[Layout, Path]]:
     for place in places(root):
         if any(other in place.parents for _, other in found if other != root):
             continue
-        layout = next((one for one in LAYOUTS.values() if one.matches(place)), None)
+        try:
+            layout = next((one for one in LAYOUTS.values() if one.matches(place)), None)
+        except OSError:
+            # A folder that nobody may look into is still there: reading it says why.
+            layout = LAYOUTS[labelled.NAME]
         if layout is None:
             continue
         # Any archive may be a labelled folder, and so may MAE_DATA itself, or the parts of a set
@@ -91,13 +110,15 @@ def require_folder(root: Path | None) -> Path:
     if root is None:
         raise StudyError("MAE_DATA: not set; set it to the folder that holds the image sets")
     if not root.is_dir():
-        raise StudyError(f"MAE_DATA: {root}: no such folder")
+        raise StudyError(f"{root}: no such folder of image sets (MAE_DATA, or --root)")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise StudyError(f"{root}: cannot be listed, reading is not allowed (MAE_DATA, or --root)")
     return root
 
 
 def _children(folder: Path) -> list[Path]:
     try:
-        found = sorted(folder.iterdir())
+        found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+        return [path for path in found if path.is_dir() or is_archive(path)]
     except OSError:
         return []
-    return [p for p in found if not p.name.startswith(".") and (p.is_dir() or is_archive(p))]

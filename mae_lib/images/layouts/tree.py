@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mae_lib.errors import StoreError
 from mae_lib.images.layouts.entry import FILE, Member
+from mae_lib.images.layouts.guard import is_name
 from mae_lib.images.layouts.tar_members import tar_members
 from mae_lib.images.layouts.zip_members import UNREADABLE, zip_members
 
@@ -50,14 +51,38 @@ def first_names(place: Path, count: int) -> list[str]:
     return names
 
 
-def _folder_members(folder: Path, prefix: str) -> Iterator[Member]:
+def _folder_members(
+    folder: Path, prefix: str, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[Member]:
+    """Yield the files below a folder; `above` are the folders on the way here, as (device, inode)."""
     # os.scandir and no stat: a million of those take minutes on a network disk.
-    with os.scandir(folder) as found:
-        items = sorted(found, key=lambda item: item.name)
+    try:
+        here = os.stat(folder)
+        with os.scandir(folder) as found:
+            items = sorted(found, key=lambda item: item.name)
+    except OSError as error:
+        raise _unlisted(str(folder), f"cannot be listed, got {error.strerror}") from None
+    above = (*above, (here.st_dev, here.st_ino))
     for item in items:
         if item.name.startswith("."):
             continue
+        if not is_name(item.name):
+            raise _unlisted(ascii(item.path), "is no name in UTF-8 on one line; rename it")
         if item.is_dir():
-            yield from _folder_members(Path(item.path), f"{prefix}{item.name}/")
-        else:
+            if item.is_symlink() and _identity(item) in above:
+                raise _unlisted(item.path, "links back to a folder above it; remove the link")
+            yield from _folder_members(Path(item.path), f"{prefix}{item.name}/", above)
+        # A link to nothing is listed, so that reading it says so; a pipe would never end.
+        elif item.is_file() or not os.path.exists(item.path):
             yield Member(f"{prefix}{item.name}", item.path, FILE)
+        else:
+            raise _unlisted(item.path, "is no plain file; remove it")
+
+
+def _identity(item: os.DirEntry) -> tuple[int, int]:
+    found = item.stat()
+    return found.st_dev, found.st_ino
+
+
+def _unlisted(path: str, problem: str) -> StoreError:
+    return StoreError(f"{path}: {problem}", exit_code=2)
