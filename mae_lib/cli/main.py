@@ -1,11 +1,14 @@
 """`mae`, and `python -m mae_lib`: the command line. Heavy imports wait until a command needs them."""
 
+import signal
 import sys
 from typing import Annotated
 
 import typer
 
-from mae_lib.errors import MaeError
+from mae_lib.errors import INTERRUPTED, MaeError
+
+_CTRL_C = 130
 
 app = typer.Typer(
     name="mae",
@@ -44,14 +47,20 @@ def _register() -> None:
 def main() -> None:
     """Run a command; an error of ours is one line on stderr and its exit code."""
     _register()
+    # A scheduler's SIGTERM ends a command as Ctrl-C does, so that its workers end with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except MaeError as error:
         print(f"mae: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("mae: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(143)
+        sys.exit(_interrupted())
+    except SystemExit as end:
+        # Typer ends so, and silently, on a KeyboardInterrupt inside a command.
+        if end.code == _CTRL_C:
+            sys.exit(_interrupted())
+        raise
     except MemoryError:
         print("mae: out of memory; free some, or run fewer cells at once", file=sys.stderr)
         sys.exit(1)
@@ -61,3 +70,8 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         print(f"mae: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _interrupted() -> int:
+    print("mae: interrupted; the same command goes on from here", file=sys.stderr)
+    return INTERRUPTED

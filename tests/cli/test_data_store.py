@@ -1,6 +1,10 @@
 """`mae data` about a build: build, verify, duplicates, croissant, datasheet, as a user types them."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -124,3 +128,17 @@ def test_a_field_that_does_not_fit_the_kind_is_one_line(study):
     study.write_text(yaml.safe_dump(drawn))
     with pytest.raises(StudyError, match="twins: for photographs only, kind is procedural"):
         run("build", study)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_build_that_is_interrupted_says_so_in_one_line(runs_folder, name):
+    """Both signals, sent after the first block: exit code 143, and no noise of the pool."""
+    command = [sys.executable, "-m", "mae_lib", "data", "build", "pocket", "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(runs_folder.rglob("*-0-00*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, name))
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert said == "mae: interrupted; the same command goes on from here\n"
