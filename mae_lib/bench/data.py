@@ -53,13 +53,13 @@ def bench_data(
     Units: images per second of wall clock; `error` in grey levels.
     Raises: StudyError when the fast road is not installed.
     """
-    require_decoder("fast")
+    needed = require_decoder("fast").packages if {"pack", "scale"} & set(parts) else ()
     folder = Path(tempfile.mkdtemp(prefix="mae-bench-"))
     jpegs, origin = photographs(min(images, 240))
     found: dict = {
         "processor": processor(),
         "cores": available_cores(),
-        "versions": versions() | {"simplejpeg": importlib.metadata.version("simplejpeg")},
+        "versions": versions() | {name: importlib.metadata.version(name) for name in needed},
         "rounds": rounds,
         "jpegs": {
             "from": origin,
