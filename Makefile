@@ -14,6 +14,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make study                      run the pocket study and build its book"
 	@echo "make study STUDY=studies/X.yaml run another study (MAE_DATA names the folder of photographs)"
+	@echo "make study PROFILE=slurm        run it on a Slurm cluster (book/rerun.md)"
 	@echo "make test                       every test, the notebooks and the strict book build included"
 	@echo "make check                      formatting, imports and the quick tests"
 	@echo "make book                       build the book from the committed results"
@@ -37,7 +38,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 study: $(READY)
-	@$(BIN)/mae study run "$(STUDY)" $(if $(CELLS),--cells "$(CELLS)")
+	@$(BIN)/mae study run "$(STUDY)" $(if $(CELLS),--cells "$(CELLS)") $(if $(PROFILE),--profile "$(PROFILE)")
 
 # The lock names no triton: a CUDA build of torch brings its own. A CPU build has none, and the tests
 # run the kernels in its interpreter.

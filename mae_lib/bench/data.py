@@ -28,12 +28,15 @@ from mae_lib.images.pack import Array, create
 from mae_lib.images.pool import started
 from mae_lib.images.reader import DECODERS, Reader, require_decoder
 from mae_lib.images.store import build_store
+from mae_lib.kernels.allocator import keep_freed_memory
 from mae_lib.records.provenance import available_cores, processor, versions
 from mae_lib.study.definition import Data, Source, Task
 
 SIDE = 256
 PAPER_IMAGES, PAPER_CORES = 200_000, 16
 READ_SIDE, READ_BATCH = 64, 256
+# Batches a round: workers fill their queues between rounds, and so many make that buy little.
+READ_COUNT = 16
 
 
 def bench_data(
@@ -50,13 +53,13 @@ def bench_data(
     Units: images per second of wall clock; `error` in grey levels.
     Raises: StudyError when the fast road is not installed.
     """
-    require_decoder("fast")
+    needed = require_decoder("fast").packages if {"pack", "scale"} & set(parts) else ()
     folder = Path(tempfile.mkdtemp(prefix="mae-bench-"))
     jpegs, origin = photographs(min(images, 240))
     found: dict = {
         "processor": processor(),
         "cores": available_cores(),
-        "versions": versions() | {"simplejpeg": importlib.metadata.version("simplejpeg")},
+        "versions": versions() | {name: importlib.metadata.version(name) for name in needed},
         "rounds": rounds,
         "jpegs": {
             "from": origin,
@@ -93,6 +96,7 @@ def bench_pack(folder: Path, images: int, *, rounds: int) -> dict:
     Ours hashes bytes and pixels, writes and keeps its journal; the plain loop opens, converts,
     resizes and writes its rows into a mapped array. `decode_ratio` compares decoding alone.
     """
+    keep_freed_memory()  # as the workers of a build do; all contenders here have it
     paths = sorted((folder / "jpegs").rglob("*.jpg"))
     contenders = {
         "fast": partial(_pack, folder / "fast", folder, "fast", images),
@@ -164,8 +168,7 @@ def bench_read(folder: Path, store, *, rounds: int) -> dict:
         ),
         "loader": lambda: next(batches),
     }
-    # Workers fill their queues between rounds: so many batches a round that this buys little.
-    count = 16
+    count = READ_COUNT
     many = {name: partial(_repeat, step, count) for name, step in contenders.items()}
     seconds = timed(many, rounds=rounds)
     return {
@@ -233,7 +236,6 @@ def _plain_loop(out: Path, paths: list[Path]) -> None:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         box = (left, top, left + side, top + side)
         rows[row] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box))
-    rows.flush()
 
 
 def _decode_all(decode: Callable, paths: list[Path]) -> None:

@@ -63,8 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     deadline = time.monotonic() + 60 * arguments.minutes - MARGIN_SECONDS
     tasks = plan(dry=arguments.dry, half=arguments.half, images=arguments.images, stages=chosen)
     record = GpuRecord(arguments.out / FILE, tasks, arguments)
-    with contextlib.suppress(KeyboardInterrupt):
-        _work_through(tasks, record, deadline, dry=arguments.dry)
+    _work_through(tasks, record, deadline, dry=arguments.dry)
     record.close()
     print(record.summary())
 

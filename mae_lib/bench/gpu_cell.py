@@ -1,7 +1,6 @@
 """A real cell trained on the device, end to end, beside what the processor's run left in results/."""
 
 import dataclasses
-import json
 import math
 import tempfile
 import time
@@ -13,8 +12,10 @@ import pandas as pd
 from mae_lib.errors import StudyError
 from mae_lib.evaluation.evaluate import evaluate
 from mae_lib.images.store import Store, build_store
+from mae_lib.images.travel import MAGIC, read_travel, unpack_travel
 from mae_lib.study.definition import Cell, Data, Evaluation, Recipe, Source, Task
 from mae_lib.study.paths import root
+from mae_lib.study.plain import read_study
 from mae_lib.training.assess import trained_model
 from mae_lib.training.loop import pretrain
 
@@ -34,54 +35,42 @@ def cell(images: str | None, dry: bool) -> Iterator[dict]:
         yield _compared_with_itself()
         return
     if images is None:
-        raise StudyError(f"cell: needs --images with the tars of {STUDY}")
+        raise StudyError(
+            f"cell: needs --images with the tars of {STUDY}, or with a travelling file of them"
+        )
     rows, found = committed(STUDY)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        store = build_store(found.data, Path(folder) / "store", data_root=Path(images))
+        tars = _tars(Path(images), Path(folder) / "tars")
+        store = build_store(found.data, Path(folder) / "store", data_root=tars)
         packed_s = time.perf_counter() - started
         yield _compare(found, rows, store, Path(folder) / "cell")
         yield {"cell": {"packed_s": packed_s}}
 
 
-def committed(study: str) -> tuple[pd.DataFrame, Cell]:
+def committed(name: str) -> tuple[pd.DataFrame, Cell]:
     """Return the rows of a committed study's largest cell, and the cell itself.
 
-    Settings come from the committed manifest and the study's file; the digest proves them.
+    Raises: StudyError when the study's file no longer gives that cell.
     """
-    import yaml
-
-    runs = pd.read_csv(root() / "results" / study / "runs.csv")
+    runs = pd.read_csv(root() / "results" / name / "runs.csv")
     runs = runs.sort_values(["params_total", "resolution", "images", "seed"], kind="stable")
     last = runs.iloc[-1]
-    rows = runs[runs.cell == last.cell]
-    recipe = yaml.safe_load((root() / "studies" / f"{study}.yaml").read_text())
-    packed = json.loads((root() / "results" / study / "manifest.json").read_text())["recipe"]
-    found = Cell(
-        str(last.model),
-        int(last.images),
-        int(last.resolution),
-        int(last.patch_size),
-        float(last.mask_ratio),
-        int(last.seed),
-        Recipe(**recipe.get("recipe", {})),
-        Evaluation(**recipe.get("evaluation", {})),
-        _data(packed),
-    )
-    if found.digest != last.digest:
+    cells = {cell.id: cell for cell in read_study(name).cells}
+    if last.cell not in cells or cells[last.cell].digest != last.digest:
         raise StudyError(
-            f"studies/{study}.yaml: gives cell {found.digest}, results/{study}/runs.csv holds "
-            f"{last.digest}; run the study again"
+            f"results/{name}/runs.csv: no cell of the study is {last.cell}; run it again"
         )
-    return rows, found
+    return runs[runs.cell == last.cell], cells[last.cell]
 
 
-def _data(settings: dict) -> Data:
-    parts = {
-        "sources": tuple(Source(**source) for source in settings["sources"]),
-        "tasks": tuple(Task(**task) for task in settings["tasks"]),
-    }
-    return Data(**settings | parts)
+def _tars(images: Path, unpacked: Path) -> Path:
+    """Return the folder of tars: as it was named, or unpacked from a travelling file in it."""
+    for path in sorted(p for p in images.iterdir() if p.is_file()):
+        with open(path, "rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                return unpack_travel(read_travel(path), unpacked)
+    return images
 
 
 def _compare(found: Cell, rows: pd.DataFrame, store: Store, folder: Path) -> dict:

@@ -8,7 +8,8 @@ from mae_lib.bench.gpu_throughput import OPERATIONS
 from mae_lib.bench.gpu_timing import device_for, forward_backward, graphed, time_calls
 from mae_lib.kernels.gpu_ops import OPS, SIZES, TINY, GpuOp, Size
 
-ROUNDS = 5
+# A replay is one kernel or a few: short rounds hold thousands.
+ROUNDS, ROUND_SECONDS = 5, 0.03
 
 
 def kernels(operation: str, dry: bool) -> Iterator[dict]:
@@ -43,7 +44,7 @@ def _measured(op: GpuOp, size: Size, device: torch.device, dtype: torch.dtype) -
         try:
             arguments = op.example(device, dtype, size)
             call, why = graphed(forward_backward(way, arguments), device)
-            found = time_calls(call, device, rounds=ROUNDS)
+            found = time_calls(call, device, rounds=ROUNDS, round_s=ROUND_SECONDS)
             row |= {f"{name}_{key}": value for key, value in found.items()}
             row[f"{name}_replayed"] = not why
             del arguments, call

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -51,8 +52,22 @@ def peers(setting: dict, dry: bool, images: str | None) -> Iterator[dict]:
         torch.cuda.empty_cache()
     with _jpegs(wanted, images, dry) as (folder, about):
         workers = min(WORKERS, available_cores()) if not dry else 0
-        rate = _from_files(wanted, batch, device, folder, workers=workers, dry=dry)
-        yield {"throughput": [row("JPEG loader", rate, workers=workers, files=about)]}
+        fed = _batch_that_travels(batch, wanted.resolution, workers)
+        rate = _from_files(wanted, fed, device, folder, workers=workers, dry=dry)
+        found = row("JPEG loader", rate, workers=workers, files=about) | {"batch": fed}
+        yield {"throughput": [found]}
+
+
+def _batch_that_travels(batch: int, resolution: int, workers: int) -> int:
+    """Halve a batch until two a worker fit in half of the shared memory that they go through."""
+    shared = Path("/dev/shm")
+    if not workers or not shared.is_dir():
+        return batch
+    free = shutil.disk_usage(shared).free
+    image_bytes = 3 * resolution**2 * torch.float32.itemsize
+    while batch > 1 and 2 * workers * batch * image_bytes > free / 2:
+        batch //= 2
+    return batch
 
 
 def _rows(setting: Setting, batch: int, device: torch.device, dry: bool):

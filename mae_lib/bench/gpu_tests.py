@@ -11,7 +11,7 @@ from pathlib import Path
 from mae_lib.study.paths import root
 
 SECONDS = 110.0
-_MARK, _DRY_FILE = "pytest.mark.gpu", "test_graph.py"
+_MARK, _DRY_FILE = "pytest.mark.gpu", "test_linear_fp8.py"
 # Our own settings need beartype and nbval; a plugin that is not there must not stop the run.
 _OPTIONS = ("-p", "no:cacheprovider", "-c", os.devnull, "-q", "--continue-on-collection-errors")
 

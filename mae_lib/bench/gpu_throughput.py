@@ -35,6 +35,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "loss": ("masked_error",),
     "attention": ("packed_attention", "query_attention"),
 }
+IN_BLOCKS = ("norm", "gelu", "attention")
 LEARNING_RATE = 1e-4
 # Steps before timing: three uncaptured, the capture, and a few replays.
 WARMUP = 6
@@ -64,6 +65,10 @@ MODES: dict[str, Mode] = {
         Mode("ours", kernels=None),
         Mode("graph + all", kernels=tuple(OPERATIONS)),
         *(Mode(f"graph + {name}", kernels=(name,)) for name in OPERATIONS),
+        *(
+            Mode(f"graph + all - {name}", kernels=tuple(k for k in OPERATIONS if k != name))
+            for name in OPERATIONS
+        ),
     )
 }
 
@@ -82,8 +87,10 @@ def throughput(setting: dict, modes: list[str], dry: bool) -> Iterator[dict]:
 
 
 def ablation(setting: dict, kernels: list[str], dry: bool) -> Iterator[dict]:
-    """Time the graph with one kernel at a time, and with all: what each takes off a real step."""
+    """Time the graph with one kernel at a time, with all, and with all but one: what each takes off
+    a real step. Kernels inside blocks share a form of the block, so they are left out one by one."""
     modes = ["graph", "graph + all", *(f"graph + {name}" for name in kernels)]
+    modes += [f"graph + all - {name}" for name in kernels if name in IN_BLOCKS]
     yield from throughput(setting, modes, dry)
 
 
@@ -136,7 +143,7 @@ def noise_store(setting: Setting, dry: bool) -> Store:
 def store_of(images: np.ndarray) -> Store:
     """Return images in memory as a store of one source."""
     index = pd.DataFrame({"source": "noise", "sha256": [f"{i:064x}" for i in range(len(images))]})
-    return Store(root(), {}, images, index)
+    return Store(root(), {"recipe": {"kind": "procedural"}}, images, index)
 
 
 def cell_of(setting: Setting, store: Store, *, batch: int, mode: Mode, **recipe) -> Cell:

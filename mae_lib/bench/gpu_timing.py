@@ -24,13 +24,18 @@ def wait(device: torch.device) -> None:
 
 
 def time_calls(
-    call: Callable[[], object], device: torch.device, *, rounds: int = ROUNDS, warm_up: int = 3
+    call: Callable[[], object],
+    device: torch.device,
+    *,
+    rounds: int = ROUNDS,
+    warm_up: int = 3,
+    round_s: float = ROUND_SECONDS,
 ) -> dict[str, float]:
     """Return seconds a call: median, 20th and 80th percentile over rounds of many calls."""
     for _ in range(warm_up):
         call()
     wait(device)
-    least = ROUND_SECONDS if device.type == "cuda" else DRY_ROUND_SECONDS
+    least = round_s if device.type == "cuda" else DRY_ROUND_SECONDS
     started = time.perf_counter()
     call()
     wait(device)

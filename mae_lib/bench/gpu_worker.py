@@ -6,9 +6,12 @@ itself after an error that left the device unusable; the parent starts another f
 
 import importlib
 import json
+import signal
 import sys
 import traceback
 from pathlib import Path
+
+from mae_lib.records.orphans import die_with_parent
 
 # A stage's function takes the task's arguments and yields, as it goes, mappings of a section of
 # gpu.json to its rows; `error` tells of a row that could not be had.
@@ -32,6 +35,7 @@ DEVICE_LOST = 75
 
 def main(folder: Path) -> int:
     """Do the tasks of a folder in order; return the exit status."""
+    die_with_parent(signal.SIGKILL)
     tasks = json.loads((folder / "tasks").read_text())
     with open(folder / "lines", "a", encoding="utf-8") as lines:
         for task in tasks:

@@ -90,14 +90,13 @@ def merge(
 ) -> None:
     """Check pieces that came back, add them to results/, and make the tables anew."""
     from mae_lib.errors import StudyError
-    from mae_lib.records.sealed import read_sealed
-    from mae_lib.report.merge import PIECE, merge_pieces
+    from mae_lib.report.merge import merge_pieces, read_piece
     from mae_lib.study.load import load_study
     from mae_lib.study.paths import results_folder
 
     if not (folders or study):
         raise StudyError("merge: name the folder of a piece, or a study with --study")
-    loaded = load_study(study or read_sealed(folders[0] / PIECE)["study"])
+    loaded = load_study(study or read_piece(folders[0])["study"])
     results = results_folder(loaded.name)
     done = merge_pieces(loaded, folders or [], results)
     print(f"{results}: {len(done.new)} cells are new, {done.measured} of {done.cells} measured")

@@ -7,6 +7,7 @@ import vl_convert
 
 from mae_lib.charts.laws import prediction_fan
 from mae_lib.charts.renderer import rounded
+from mae_lib.errors import RecordError
 from mae_lib.records.atomic import write_bytes, write_text
 from mae_lib.records.provenance import commit, processor, versions
 from mae_lib.records.sealed import read_sealed, write_sealed
@@ -20,9 +21,15 @@ from mae_lib.study.paths import RunPaths, root
 def publish_results(study: Study, study_file: Path, paths: RunPaths) -> Path:
     """Write results/<study>/ and return it. Cells that are missing stay as holes in runs.csv.
 
-    Raises: RecordError when a file is missing or damaged.
+    Raises: RecordError when a file is missing or damaged, or the results are made of pieces.
     """
     folder = root() / "results" / study.name
+    if (folder / "pieces").is_dir():
+        raise RecordError(
+            f"{folder}: made from pieces, which this run would replace; "
+            "`mae study merge` adds to them",
+            exit_code=2,
+        )
     for path in (paths.runs_csv, paths.fit_json, paths.predictions_csv):
         check_sidecar(path)
         for file in (path, seal_path(path)):

@@ -6,6 +6,8 @@ that goes on can tell a finished block from a torn one.
 """
 
 import hashlib
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,10 @@ import numpy as np
 
 from mae_lib.errors import RecordError, StoreError
 from mae_lib.images.procedural import draw
-from mae_lib.records.sealed import read_sealed, write_sealed
+from mae_lib.records.atomic import not_written
+from mae_lib.records.faults import tick
+from mae_lib.records.sealed import read_sealed, seal_of
+from mae_lib.study.definition import FORMAT
 
 BLOCK_ROWS = 1024
 # Above 64 px a block has fewer rows, so that a worker's memory does not grow with the side.
@@ -112,7 +117,7 @@ def ensure_block(making: Making, block: Block) -> Done:
         path = part_path(making.folder, sized(block.file, side))
         _write_rows(path, side, block.rows, shrunk)
         facts["smaller"][str(side)] = image_hashes(shrunk)
-    write_sealed(journal_path(making.folder, block.key), facts)
+    _write_entry(journal_path(making.folder, block.key), facts)
     return Done(block.key, len(block.rows), False, len(facts["set_aside"]))
 
 
@@ -222,6 +227,22 @@ def _write_rows(path: Path, side: int, rows: Sequence[int], images: np.ndarray) 
         for slot, (first, count) in _stretches(rows):
             file.seek(HEADER_BYTES + first * stride)
             file.write(memoryview(images[slot : slot + count]).cast("B"))
+
+
+def _write_entry(path: Path, facts: dict) -> None:
+    """Enter a block in the journal by rename, not forced to the disk: its seal tells a torn one."""
+    body = {"format": FORMAT, **facts}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        tick()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({**body, "seal": seal_of(body)}), encoding="utf-8")
+        tick()
+        os.replace(temporary, path)
+        tick()
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise not_written(path, error) from error
 
 
 def _stretches(rows: Sequence[int]):

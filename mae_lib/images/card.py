@@ -21,7 +21,8 @@ def describe(store: Store) -> pd.DataFrame:
     for source in store.manifest["recipe"]["sources"]:
         name = source["name"]
         chosen = (store.index["source"] == name).to_numpy()
-        sides = store.native_sides[chosen]
+        # A share so small that no image is due leaves a source without sides.
+        sides = store.native_sides[chosen] if chosen.any() else np.zeros(1, np.int64)
         rows.append(
             {
                 "source": name,

@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 
 from mae_lib.errors import StoreError
+from mae_lib.kernels.allocator import keep_freed_memory
 from mae_lib.records.orphans import die_with_parent
 from mae_lib.records.provenance import available_cores
 
@@ -22,7 +23,8 @@ def run_all(
 ) -> Iterator[object]:
     """Yield `work(task)` of every task as it ends, in any order; one worker means this process.
 
-    Processes are spawned, so that no thread or lock of this one is copied into them.
+    Processes are spawned, so that no thread or lock of this one is copied into them; as with any
+    process that Python starts so, a script keeps its work under `if __name__ == "__main__"`.
     Raises: what `work` raises; StoreError when a worker was killed.
     """
     if workers <= 1:
@@ -79,5 +81,7 @@ def _begin(parent: int) -> None:
     die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+    # A worker makes one block after the other: each takes the memory that the last one left.
+    keep_freed_memory()
     # The pool is the parallelism: a library that starts threads of its own would fight it.
     os.environ["OMP_NUM_THREADS"] = "1"

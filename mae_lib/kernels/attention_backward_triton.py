@@ -14,13 +14,11 @@ from torch import Tensor
 from mae_lib.kernels.attention_blocks import Heads, blocks_of
 
 LOG2_E = 1.4426950408889634
-# Two blocks of gradients stand beside the scores: half of what the forward pass takes at once.
-_MOST_KEYS = 64
 
 
 def backward(heads: Heads, gradients: Heads, out: Tensor, grad_out: Tensor, lse: Tensor) -> None:
     """Fill `gradients`, laid out as `heads`, from contiguous `out` and its gradient."""
-    blocks = blocks_of(heads, most=_MOST_KEYS)
+    blocks = blocks_of(heads, backward=True)
     groups = triton.cdiv(heads.batch, blocks.pack)
     steps = triton.cdiv(blocks.pack * heads.keys, blocks.keys)
     shape = {

@@ -58,20 +58,23 @@ def heads_of_queries(q: Tensor, kv: Tensor) -> Heads:
     return Heads(q, k, v, batch, q.shape[1], tokens, heads, head_dim, row, 2 * row)
 
 
-def blocks_of(heads: Heads, *, most: int) -> Blocks:
-    """Choose the blocks: all keys in one up to `most`, else steps of 64 at the most.
+def blocks_of(heads: Heads, *, backward: bool = False) -> Blocks:
+    """Choose the blocks: all keys in one up to 128, else steps of 64.
 
-    Under 9 tokens some images share a block. Without tensor cores (fp32) a product is unrolled into
-    registers: blocks of 32, without loads ahead of the loop, are the largest that fit
-    (tests/kernels/test_offline_compiler.py).
+    Under 9 tokens some images share a block. What a program holds must fit its registers: backward
+    a wide head takes twice the warps and half the queries, and without tensor cores (fp32), where
+    a product is unrolled, blocks are of 32, without loads ahead of the loop.
     """
-    narrow = heads.q.dtype.itemsize < 4
-    most, step, threads, stages = (most, 64, 64, 2) if narrow else (32, 32, 4, 1)
+    narrow, head = heads.q.dtype.itemsize < 4, _block(heads.head_dim)
+    most, step, numbers, stages = (128, 64, 1024, 2) if narrow else (32, 32, 128, 1)
     pack = max(1, LEAST // max(heads.keys, heads.queries))
     keys, queries = _block(pack * heads.keys), _block(pack * heads.queries)
     keys, queries = keys if keys <= most else step, min(step, queries)
-    warps = max(1, min(8, queries * keys // (16 * threads)))
-    return Blocks(pack, queries, keys, _block(heads.head_dim), warps, stages)
+    if backward and head > 32:
+        numbers, queries = numbers // 2, queries if head <= 64 else min(queries, 32)
+    # So many scores a warp.
+    warps = max(1, min(8, queries * keys // numbers))
+    return Blocks(pack, queries, keys, head, warps, stages)
 
 
 def _block(rows: int) -> int:

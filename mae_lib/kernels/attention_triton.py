@@ -17,9 +17,6 @@ from torch import Tensor
 from mae_lib.kernels.attention_backward_triton import LOG2_E, backward
 from mae_lib.kernels.attention_blocks import Heads, blocks_of, heads_of_packed, heads_of_queries
 
-# One block of this many scores a row fits the registers beside its queries.
-_MOST_KEYS = 128
-
 
 def packed_attention_triton(qkv: Float[Tensor, "B N 3 H d"]) -> Float[Tensor, "B N H d"]:
     """Return packed_attention_reference: softmax in fp32, products in the dtype of `qkv`."""
@@ -109,7 +106,7 @@ _query_attention.register_autograd(_query_gradient, setup_context=_keep)
 
 
 def _forward(heads: Heads) -> tuple[Tensor, Tensor]:
-    blocks = blocks_of(heads, most=_MOST_KEYS)
+    blocks = blocks_of(heads)
     rows = heads.batch * heads.queries
     out = torch.empty(
         heads.batch,

@@ -66,28 +66,40 @@ def weight_table(
     """Return for every length 1 to `size` (row 0 is empty) and every output pixel the 22-bit weights
     of its taps, and the first pixel of the box that they stand on.
 
-    Taps past a pixel's own are zero. 256 to 224 pixels is 1.6 MB.
+    A pixel has `window_taps` of them, all inside the box, so that a kernel reads nothing outside;
+    those that Pillow would not read weigh nothing. 256 to 224 pixels is 1.6 MB.
     Source: Pillow's src/libImaging/Resample.c, precompute_coeffs, filter BICUBIC (a = -0.5).
     """
-    length = np.arange(1, size + 1, dtype=np.float64)[:, None]
+    whole = np.arange(1, size + 1)[:, None]
+    length = whole.astype(np.float64)
     scale = length / out
     stretch = np.maximum(scale, 1.0)
     support, shrink = 2.0 * stretch, 1.0 / stretch
     centre = (np.arange(out) + 0.5) * scale
-    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
-    count = np.minimum((centre + support + 0.5).astype(np.int64), length.astype(np.int64)) - first
-    taps = np.zeros((int(count.max()), *first.shape))
+    low = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    high = np.minimum((centre + support + 0.5).astype(np.int64), whole)
+    window = window_taps(whole, out)
+    first = np.minimum(low, whole - window)
+    taps = np.zeros((int(window.max()), *first.shape))
     for t in range(len(taps)):
-        taps[t] = np.where(t < count, _bicubic((t + first - centre + 0.5) * shrink), 0.0)
+        pixel = t + first
+        weight = _bicubic((pixel - centre + 0.5) * shrink)
+        taps[t] = np.where((pixel >= low) & (pixel < high), weight, 0.0)
     # Added tap by tap as in C: numpy's own sum over an axis pairs its terms.
     total = functools.reduce(np.add, taps)
     scaled = taps / total * (1 << BITS)
-    whole = np.where(scaled < 0, scaled - 0.5, scaled + 0.5).astype(np.int32)
+    rounded = np.where(scaled < 0, scaled - 0.5, scaled + 0.5).astype(np.int32)
     weights = np.zeros((size + 1, out, len(taps)), np.int32)
-    weights[1:] = whole.transpose(1, 2, 0)
+    weights[1:] = rounded.transpose(1, 2, 0)
     start = np.zeros((size + 1, out), np.int32)
     start[1:] = first
     return torch.from_numpy(weights).to(device), torch.from_numpy(start).to(device)
+
+
+def window_taps(length: np.ndarray, out: int) -> np.ndarray:
+    """Return over how many pixels of a box the filter reaches at most: 2 ceil(2 max(scale, 1)) + 1."""
+    reach = -(-2 * np.maximum(length, out) // out)
+    return np.minimum(2 * reach + 1, length)
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:
@@ -106,7 +118,7 @@ def _matrices(
     taps = weights.shape[-1]
     place = start.long()[:, None] + first[length.long()]
     place = place[..., None] + torch.arange(taps, device=start.device)
-    # Empty taps may point past the image: they fall on columns that are cut off.
+    # Rows are as wide as the widest window: past a smaller one they fall on columns that are cut off.
     matrix = torch.zeros(len(start), out, size + taps, dtype=torch.float64, device=start.device)
     return matrix.scatter_(2, place, weights[length.long()].double())[..., :size]
 

@@ -90,9 +90,10 @@ def _(store, index, boxes, flips, order, out, patch, dtype):
 
 @triton.jit
 @no_type_check
-def _taps(length, OUT: tl.constexpr, MOST: tl.constexpr):
-    """A pixel stands on no more than 2 ceil(2 max(scale, 1)) + 1 pixels of the box."""
-    return tl.minimum((2 * tl.maximum(length, OUT) + OUT - 1) // OUT * 2 + 1, MOST)
+def _taps(length, OUT: tl.constexpr):
+    """crop_integer.window_taps: so many pixels of the box weigh on one of the result."""
+    reach = (2 * tl.maximum(length, OUT) + OUT - 1) // OUT
+    return tl.minimum(2 * reach + 1, length)
 
 
 @triton.jit
@@ -145,22 +146,21 @@ def _crop_kernel(
     left = tl.load(box + 1).to(tl.int32)
     height = tl.load(box + 2).to(tl.int32)
     width = tl.load(box + 3).to(tl.int32)
-    source = (
-        store + tl.load(index + image * index_stride).to(tl.int64) * (HEIGHT * WIDTH * 3) + channel
-    )
+    source = store + tl.load(index + image * index_stride).to(tl.int64) * (HEIGHT * WIDTH * 3)
     row = top + tl.load(down_first + height * OUT + y)
     column = left + tl.load(across_first + width * OUT + x)
+    line = (row * WIDTH + column) * 3 + channel
     down_weights = down + (height * OUT + y) * DOWN_TAPS
     across_weights = across + (width * OUT + x) * ACROSS_TAPS
     total = tl.zeros([BLOCK], tl.int32)
-    for i in range(_taps(height, OUT, DOWN_TAPS)):
-        # Empty taps may lie outside the image; their weight is zero, their address must be inside.
-        line = source + tl.minimum(row + i, HEIGHT - 1) * (WIDTH * 3)
+    across_taps = _taps(width, OUT)
+    for i in range(_taps(height, OUT)):
         level = tl.zeros([BLOCK], tl.int32)
-        for j in range(_taps(width, OUT, ACROSS_TAPS)):
-            pixel = tl.load(line + tl.minimum(column + j, WIDTH - 1) * 3).to(tl.int32)
+        for j in range(across_taps):
+            pixel = tl.load(source + line + j * 3).to(tl.int32)
             level += tl.load(across_weights + j) * pixel
         total += tl.load(down_weights + i) * _to_level(level, PRECISION)
+        line += WIDTH * 3
     level = _to_level(total, PRECISION)
     place = patches + slot * (PATCH * PATCH * 3) + value
     if GREY:

@@ -28,6 +28,8 @@ TRITON: dict[str, tuple[str, str]] = {
 }
 
 _loaded: dict[str, Callable] = {}
+_IN_BLOCKS = ("add_norm", "bias_gelu", "packed_attention", "query_attention")
+
 _allowed: frozenset[str] = frozenset(TRITON)
 
 
@@ -85,8 +87,8 @@ def takes_triton(name: str, device: str, dtype: torch.dtype) -> bool:
 
 @torch.compiler.assume_constant_result
 def takes_any(device: str, dtype: torch.dtype) -> bool:
-    """Say whether any operation at all takes its Triton kernel."""
-    return any(takes_triton(name, device, dtype) for name in TRITON)
+    """Say whether any operation of a stack of blocks takes its Triton kernel."""
+    return any(takes_triton(name, device, dtype) for name in _IN_BLOCKS)
 
 
 def triton_way(name: str) -> Callable:

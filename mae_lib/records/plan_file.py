@@ -47,6 +47,8 @@ def read_plan(path: Path, study: Study) -> MeasuringPlan:
 
     Raises: RecordError when it is missing or damaged, or of another study than the one given.
     """
+    if not path.exists():
+        raise RecordError(f"{path}: missing; write it: mae study order {study.name}", exit_code=2)
     value = read_sealed(path)
     cells = tuple(PlannedCell(**cell) for cell in value["cells"])
     planned = {cell.id: cell.digest for cell in cells}

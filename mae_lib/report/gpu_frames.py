@@ -13,7 +13,7 @@ OURS, PEER_FILES, PEER_STEP = (
     "transformers, JPEG loader",
     "transformers, images on the device",
 )
-BASE = "graph"
+BASE, ALL, ALL_BUT = "graph", "graph + all", "graph + all - "
 NOT_MEASURED = pd.DataFrame({"measured": ["nothing yet"], "by": ["mae bench gpu"]})
 _MICRO = 1e6
 
@@ -90,29 +90,40 @@ def kernels_frame(found: Measured | None) -> pd.DataFrame:
 
 
 def ablation_frame(found: Measured | None) -> pd.DataFrame:
-    """Return a row a setting and kernel: the share of the graph's step that it takes away, and
-    whether that alone would let it stay."""
-    rows = _rows(found, "throughput")
-    base = {
-        row["setting"]: row for row in rows if row["mode"] == BASE and "ablation" in row["task"]
-    }
+    """Return a row a setting and kernel: the share of the graph's step that it takes away when it is
+    added to no other kernel, or what leaving it out of all of them takes away from theirs; and
+    whether that lets it stay."""
+    rows = [row for row in _rows(found, "throughput") if "ablation" in row["task"]]
+    timed = {(row["setting"], row["mode"]): row for row in rows}
     table = []
-    for row in rows:
-        if not row["mode"].startswith(f"{BASE} + ") or row["setting"] not in base:
+    for (setting, mode), row in timed.items():
+        if mode == BASE:
             continue
-        plain = base[row["setting"]]
-        cut = 1 - (row["seconds"] / row["batch"]) / (plain["seconds"] / plain["batch"])
-        apart = row["seconds_p80"] / row["batch"] < plain["seconds_p20"] / plain["batch"]
+        if mode.startswith(ALL_BUT):
+            kernel, against = mode.removeprefix(ALL_BUT), "left out of all"
+            before, after = row, timed.get((setting, ALL))
+        else:
+            kernel, against = mode.removeprefix(f"{BASE} + "), "added to none"
+            before, after = timed.get((setting, BASE)), row
+        if before is None or after is None:
+            continue
+        cut = 1 - _an_image(after, "seconds") / _an_image(before, "seconds")
+        apart = _an_image(after, "seconds_p80") < _an_image(before, "seconds_p20")
         table.append(
             {
-                "setting": row["setting"],
-                "kernel": row["mode"].removeprefix(f"{BASE} + "),
+                "setting": setting,
+                "kernel": kernel,
+                "measured_as": against,
                 "step_cut": cut,
                 "bands_apart": apart,
                 "may_stay": cut >= MAY_STAY and apart,
             }
         )
     return pd.DataFrame(table) if table else NOT_MEASURED
+
+
+def _an_image(row: dict, name: str) -> float:
+    return row[name] / row["batch"]
 
 
 def stages_frame(found: Measured | None) -> pd.DataFrame:

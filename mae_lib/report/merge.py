@@ -61,6 +61,17 @@ def merge_pieces(study: Study, folders: Sequence[Path], results: Path) -> Merged
     return Merged(new, len(merged_records(results)), len(study.cells), note)
 
 
+def read_piece(folder: Path) -> dict:
+    """Read the piece in a folder.
+
+    Raises: StudyError when there is none; RecordError when it is damaged.
+    """
+    path = folder / PIECE
+    if not path.exists():
+        raise StudyError(f"{path}: missing; name a folder that `mae study piece` wrote")
+    return read_sealed(path)
+
+
 def merged_pieces(results: Path) -> list[dict]:
     """Return the pieces of a results folder, in the order of their names."""
     return [read_sealed(path) for path in sorted((results / "pieces").glob("*.json"))]
@@ -99,10 +110,7 @@ def add_baselines(results: Path, files: Mapping[str, Mapping]) -> None:
 
 
 def _checked(study: Study, folder: Path, results: Path, known: Sequence[Mapping]) -> dict:
-    path = folder / PIECE
-    if not path.exists():
-        raise StudyError(f"{path}: missing; name a folder that `mae study piece` wrote")
-    piece = read_sealed(path)
+    path, piece = folder / PIECE, read_piece(folder)
     if piece.get("study") != study.name:
         raise StudyError(f"{path}: a piece of {piece.get('study')}, not of {study.name}")
     cells = {cell.id: cell for cell in study.cells}

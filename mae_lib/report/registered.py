@@ -35,6 +35,11 @@ def register(study: Study, results: Path) -> dict:
     if path.exists():
         raise RecordError(f"{path}: a prediction is registered once, and it is", exit_code=2)
     plan = read_plan(results / "plan.json", study)
+    if not (results / "runs.csv").exists():
+        raise RecordError(
+            f"{results / 'runs.csv'}: missing; merge a piece first: mae study merge DIR",
+            exit_code=2,
+        )
     runs = read_table(results / "runs.csv")
     measured = set(runs.cell[runs.status != "missing"])
     if late := sorted(measured & set(plan.largest)):

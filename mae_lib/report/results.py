@@ -51,7 +51,8 @@ def law_table(study: Study, runs: pd.DataFrame) -> Table:
     """Select the rows that the law is fitted to: complete cells, one task, one protocol.
 
     Where a study has plain encoders and such with a convolutional stem, its laws are of the plain
-    ones: a stem's parameters are no transformer's, and its patches are others.
+    ones: a stem's parameters are no transformer's, and its patches are others. Where it has several
+    seeds, runs that share a subset of images are one cluster, and intervals resample clusters.
     """
     law = study.law
     chosen = runs[
@@ -63,7 +64,11 @@ def law_table(study: Study, runs: pd.DataFrame) -> Table:
         raise FitError(
             f"{study.name}: law: no complete cell has task {law.task} and protocol {law.protocol}"
         )
-    return check_table(chosen.reset_index(drop=True), response="top1", factors=FACTORS)
+    chosen = chosen.reset_index(drop=True)
+    if chosen.seed.nunique() == 1:
+        return check_table(chosen, response="top1", factors=FACTORS)
+    chosen["subset"] = chosen.images.astype(str) + "-s" + chosen.seed.astype(str)
+    return check_table(chosen, response="top1", factors=FACTORS, clusters="subset")
 
 
 def fit_study(study: Study, out: str) -> tuple[Fit, ...]:

@@ -12,6 +12,7 @@ class Execution:
     Never part of a digest; cell.json records them with the environment. `micro_batch` is in images
     (None: the whole batch at once), `workers` are processes that load images, `devices` over one
     are started under torchrun and hold the model by `sharding`, `knn_every` is in epochs (0: never).
+    `graph` lets a step on CUDA be one replayed graph over images that stay on the device.
     """
 
     micro_batch: int | None = None
@@ -21,3 +22,4 @@ class Execution:
     sharding: str = "ddp"
     knn_every: int = 0
     tensorboard: bool = False
+    graph: bool = True

@@ -278,6 +278,7 @@ class ExecutionFields(_Strict):
     sharding: Literal["ddp", "fsdp2"] = "ddp"
     knn_every: int = Field(0, ge=0)
     tensorboard: bool = False
+    graph: bool = True
 
 
 class StudyFile(_Strict):
@@ -298,6 +299,11 @@ class StudyFile(_Strict):
     def _fits_together(self):
         if self.law.task not in (names := [task.name for task in self.data.tasks]):
             raise ValueError(f"law.task {self.law.task!r} is none of data.tasks {names}")
+        if self.recipe.batch_size % self.execution.devices:
+            raise ValueError(
+                f"execution.devices {self.execution.devices} must divide recipe.batch_size "
+                f"{self.recipe.batch_size}: every device takes equally many images of a batch"
+            )
         return self
 
 

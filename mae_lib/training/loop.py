@@ -190,7 +190,8 @@ class _Trainer:
             may_halve=run.world.size == 1,
         )
         # On CUDA the whole step runs on the device, from the crop on; None elsewhere.
-        self.whole = whole_step(run.cell, run.store, self.step) if run.world.size == 1 else None
+        wanted = run.execution.graph and run.world.size == 1
+        self.whole = whole_step(run.cell, run.store, self.step) if wanted else None
         product = self.model.compute_dtype or run.dtype
         cost, ceiling = cost_of(run.cell), gemm_ceiling(self.device, product)
         self.pace = Pace(self.device, flops_per_image=cost.flops_per_image, ceiling=ceiling)
@@ -297,7 +298,9 @@ class _Trainer:
         """Write the state before the first skipped update; say and return where that was."""
         good = self.start + int(self.step.applied.item())
         lr = learning_rate(self.run.cell.recipe, good, self.steps)
-        self._save(dataclasses.replace(self.progress, step=good, total=0.0, loss=None))
+        self._save(
+            dataclasses.replace(self.progress, step=good, logged_step=good, total=0.0, loss=None)
+        )
         if self.run.world.writes:
             _say(
                 f"{self.run.cell.id}: diverged: the gradient of step {good + 1} is not finite, at "

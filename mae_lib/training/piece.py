@@ -18,8 +18,8 @@ from multiprocessing.process import BaseProcess
 from mae_lib.study.definition import Cell, Study
 from mae_lib.study.paths import RunPaths
 from mae_lib.training.piece_files import PieceFiles
-from mae_lib.training.piece_time import USABLE, Expected, memory_of
-from mae_lib.training.piece_worker import Answer, serve
+from mae_lib.training.piece_time import USABLE, Answer, Expected, memory_of
+from mae_lib.training.piece_worker import serve
 
 # When time is up, workers get so long to save and leave.
 GRACE_SECONDS = 10.0
@@ -136,8 +136,8 @@ class Piece:
     def _close(self) -> None:
         for worker in self.workers:
             worker.link.close()
-            if worker.cell is not None:
-                worker.process.terminate()
+            # One that trains saves its state first; one that waits holds nothing.
+            worker.process.terminate()
         until = time.monotonic() + 0.8 * GRACE_SECONDS
         for worker in self.workers:
             worker.process.join(max(0.1, until - time.monotonic()))

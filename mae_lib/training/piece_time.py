@@ -1,4 +1,4 @@
-"""How long the next cell will take here: planned from FLOPs, corrected by what this piece has met."""
+"""What a cell took, and how long the next one will take here: planned, corrected by what was met."""
 
 import statistics
 from dataclasses import dataclass, field
@@ -13,6 +13,20 @@ MARGIN = 1.2
 CONTEXT_BYTES, USABLE = 1.5 * 2**30, 0.85
 # Batch, targets, decoder tokens and the optimizer's buffers, beside the counted activations.
 BESIDE_ACTIVATIONS = 2.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker says of a cell: `error` None when its record is written.
+
+    `seconds` has `train`, `baselines` (measured or waited for, once an encoder shape), `total`, and
+    `peak_memory_bytes`; `memory` says that memory ran out.
+    """
+
+    cell: str
+    seconds: dict
+    error: str | None = None
+    memory: bool = False
 
 
 @dataclass

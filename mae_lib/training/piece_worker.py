@@ -6,7 +6,6 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,22 +24,9 @@ from mae_lib.study.plain import read_study
 from mae_lib.training.assess import record_cell
 from mae_lib.training.describe import reconstructions
 from mae_lib.training.loop import completed, device
+from mae_lib.training.piece_time import Answer
 
 PICTURED = 4
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a worker says of a cell: `error` None when its record is written.
-
-    `seconds` has `train`, `baselines` (measured or waited for, once an encoder shape), `total`, and
-    `peak_memory_bytes`; `memory` says that memory ran out.
-    """
-
-    cell: str
-    seconds: dict
-    error: str | None = None
-    memory: bool = False
 
 
 def serve(link: Connection, study_file: str, out: str, extras: dict[str, str]) -> None:

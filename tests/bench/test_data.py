@@ -1,17 +1,30 @@
 """The benchmark of the data path runs, and its numbers are of what it says; no speed is asserted."""
 
+import contextlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from mae_lib.bench import data, training_data
 from mae_lib.bench.data import bench_data, project, timed
 from mae_lib.bench.jpegs import SIZE, drawn, encode, photographs
 
 
-def test_the_data_path_is_measured_end_to_end():
-    found = bench_data(images=70, stored=200, rounds=1, threads=1, dtype="fp32")
+def test_the_data_path_is_measured_end_to_end(monkeypatch):
+    for module, name, small in (
+        (data, "READ_BATCH", 16), (data, "READ_COUNT", 2),
+        (training_data, "MODEL", "vit_pico"), (training_data, "BATCH", 4),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, small)
+    monkeypatch.setenv("MAE_KERNELS", "reference")
+    # Pools are tested where stores are built; here their start would be most of the time.
+    monkeypatch.setattr(
+        data, "started", lambda workers: contextlib.nullcontext(SimpleNamespace(map=map))
+    )
+    found = bench_data(images=12, stored=80, rounds=1, threads=1, dtype="fp32")
     assert json.loads(json.dumps(found)) == found
     pack = found["pack"]
     assert set(pack["images_per_s"]) >= {"fast", "pillow", "plain loop"}

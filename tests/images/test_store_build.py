@@ -1,6 +1,7 @@
 """A store has the same bytes for any number of workers and after any number of kills."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 from photograph_folders import two_sources, write_two
 from PIL import Image
 
+from mae_lib.errors import StoreError
 from mae_lib.images import blocks
 from mae_lib.images.build import build
 from mae_lib.images.card import describe, tasks_frame
 from mae_lib.images.duplicates import PHOTOGRAPHS, Prints, pairs_across
 from mae_lib.images.hygiene import prints
+from mae_lib.images.pool import run_all
 from mae_lib.images.store import build_store
 from mae_lib.images.verify import verify_store
 from mae_lib.records.sealed import read_sealed
@@ -261,3 +264,10 @@ def test_real_photographs_keep_their_published_bytes_and_have_known_twins(photog
 def _only(whole: Prints, rows: slice) -> Prints:
     values = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
     return Prints(**{n: v if n == "array" else v[rows] for n, v in values.items()})
+
+
+def test_a_worker_that_is_killed_is_one_line(capfd):
+    with pytest.raises(StoreError, match="packing: a worker was killed") as caught:
+        list(run_all(os._exit, [9, 9], workers=2))
+    assert "goes on from the blocks that are finished" in str(caught.value)
+    assert caught.value.exit_code == 1

@@ -84,19 +84,52 @@ def test_an_operation_is_traced_forward_and_backward(name):
     torch.library.opcheck(operation, arguments, test_utils="test_aot_dispatch_dynamic")
 
 
+needs_a_device = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+FEW = {size.name: dataclasses.replace(size, batch=max(16, size.batch // 32)) for size in SIZES}
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: size.name)
-@pytest.mark.parametrize("name", sorted(BY_NAME))
-def test_real_sizes_on_a_device(name, size):
-    op, size = BY_NAME[name], dataclasses.replace(size, batch=max(16, size.batch // 32))
-    if not op.differentiable:
-        for dtype in (torch.float32, torch.bfloat16):
-            arguments = op.example(DEVICE, dtype, size)
-            assert torch.equal(op.fast(*arguments), op.reference(*arguments))
-        return
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        arguments = op.example(DEVICE, dtype, size)
-        assert_at_most_twice_torchs_error(op.fast, op.reference, arguments)
-        for first, second in zip(run(op.fast, arguments), run(op.fast, arguments), strict=True):
-            assert torch.equal(first, second)
+@needs_a_device
+@pytest.mark.parametrize("size", FEW)
+@pytest.mark.parametrize("name", SMOOTH)
+def test_real_sizes_in_bf16_on_a_device(name, size):
+    op, size = BY_NAME[name], FEW[size]
+    arguments = op.example(DEVICE, torch.bfloat16, size)
+    assert_at_most_twice_torchs_error(op.fast, op.reference, arguments)
+    for first, second in zip(run(op.fast, arguments), run(op.fast, arguments), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.gpu
+@needs_a_device
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("name", SMOOTH)
+def test_the_other_dtypes_on_a_device(name, dtype):
+    op = BY_NAME[name]
+    arguments = op.example(DEVICE, dtype, FEW["Ti/4@32 decoder"])
+    assert_at_most_twice_torchs_error(op.fast, op.reference, arguments)
+
+
+@pytest.mark.gpu
+@needs_a_device
+@pytest.mark.parametrize("size", [name for name in FEW if "decoder" in name])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8], ids=str)
+def test_crops_have_equal_bits_on_a_device(dtype, size):
+    op, size = BY_NAME["crop_patches"], FEW[size]
+    arguments = op.example(torch.device("cpu"), dtype, size)
+    there = [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in arguments]
+    on_host = op.reference(*arguments)
+    assert torch.equal(op.reference(*there).cpu(), on_host)
+    assert torch.equal(op.fast(*there).cpu(), on_host)
+
+
+@pytest.mark.gpu
+@needs_a_device
+@pytest.mark.parametrize("tokens", [1, 16, 64, 196, 256, 1024, 4096])
+def test_mask_orders_have_equal_bits_on_a_device(tokens):
+    op = BY_NAME["mask_order"]
+    items = torch.arange(300) * 7_654_321_987
+    steps = torch.arange(300) % 11
+    on_host = op.reference(12345, items, steps, tokens)
+    there = op.fast(12345, items.to(DEVICE), steps.to(DEVICE), tokens)
+    assert torch.equal(there.cpu(), on_host)

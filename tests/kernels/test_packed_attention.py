@@ -22,8 +22,8 @@ SHAPES = [
     (2, 13, 1, 64),
     (1, 17, 2, 24),  # a head dim that is padded
     (1, 40, 1, 128),
-    (1, 70, 1, 32),  # forward in one block, backward in two
-    (1, 150, 1, 16),  # three blocks
+    (1, 70, 1, 32),  # one block of 128 keys in fp16, three in fp32
+    (1, 150, 1, 16),  # three blocks of 64
 ]
 QUERY_SHAPES = [(3, 1, 5, 1, 16), (3, 3, 4, 2, 16), (1, 60, 75, 1, 32), (1, 7, 140, 1, 16)]
 
@@ -49,7 +49,7 @@ def test_the_last_queries_are_at_most_twice_as_wrong_as_torchs(shape):
 def test_images_that_share_a_block_do_not_see_each_other():
     (qkv,) = random_arguments(8, 3, 1, 16, device=DEVICE, dtype=torch.float32)
     together = packed_attention_triton(qkv)
-    assert blocks_of(heads_of_packed(qkv.detach()), most=128).pack > 1
+    assert blocks_of(heads_of_packed(qkv.detach())).pack > 1
     other = qkv.detach().clone()
     other[1:] = torch.randn_like(other[1:])
     assert torch.equal(packed_attention_triton(other)[0], together[0])
@@ -84,13 +84,18 @@ def test_unmeasured_shapes_take_torchs_attention_unless_forced(monkeypatch):
     assert torch.equal(query_attention(*arguments), query_attention_triton(*arguments))
 
 
+# On a device every shape is compiled: each kind of block and head dim once, no full grid.
+LENGTHS = [
+    (1, 64), (2, 32), (8, 16), (9, 128), (17, 32), (64, 64), (65, 128), (128, 64), (129, 80),
+    (257, 32), (320, 64), (320, 128),
+]  # fmt: skip
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("head_dim", [16, 32, 64, 80, 128])
-@pytest.mark.parametrize("tokens", [1, 2, 8, 9, 17, 64, 65, 128, 129, 257, 320])
-def test_every_length_and_head_dim_on_a_device(tokens, head_dim):
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        arguments = random_arguments(5, tokens, 3, head_dim, device=DEVICE, dtype=dtype)
-        assert_at_most_twice_torchs_error(
-            packed_attention_triton, packed_attention_reference, arguments
-        )
+@pytest.mark.parametrize(("tokens", "head_dim"), LENGTHS)
+def test_every_kind_of_length_and_head_dim_on_a_device(tokens, head_dim):
+    arguments = random_arguments(5, tokens, 3, head_dim, device=DEVICE, dtype=torch.bfloat16)
+    assert_at_most_twice_torchs_error(
+        packed_attention_triton, packed_attention_reference, arguments
+    )

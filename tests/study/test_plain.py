@@ -3,7 +3,7 @@ import pytest
 from mae_lib.errors import RecordError, StudyError
 from mae_lib.records.plan_file import read_plan, write_plan
 from mae_lib.study.definition import Study
-from mae_lib.study.load import load_study
+from mae_lib.study.load import cell_from_namespace, load_study
 from mae_lib.study.paths import root
 from mae_lib.study.plain import read_study
 
@@ -64,3 +64,11 @@ def test_a_plan_keeps_digests_and_refuses_others(tmp_path):
     path.write_text(path.read_text().replace('"seconds": 6.0', '"seconds": 5.0', 1))
     with pytest.raises(RecordError, match="seal"):
         read_plan(path, study)
+
+
+def test_a_stem_s_cell_is_the_same_by_a_notebook_s_parameters():
+    study = load_study("measured")
+    hybrid = next(cell for cell in study.cells if cell.model == "vit_hybrid")
+    given = {"model": hybrid.model, "images": hybrid.images, "resolution": hybrid.resolution}
+    cell, _ = cell_from_namespace({"study": "measured", "out": "nowhere"} | given)
+    assert cell.digest == hybrid.digest

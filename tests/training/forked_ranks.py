@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import socket
-import time
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -35,20 +34,37 @@ def train_alone(cell, store, folder, *, seconds=1e9, **execution):
 
 
 class Ranks:
-    """`size` processes that train `cell` together into `folder`."""
+    """`size` processes that train `cell` together into `folder`, saving every `seconds`.
 
-    def __init__(self, size, cell, store, folder, *, seconds=1e9, file_limit=None, **execution):
+    `fault` is what befalls all of them (mae_lib.records.faults), `last_fault` the last one alone;
+    `file_limit` is what the last one may write into one file.
+    """
+
+    def __init__(
+        self,
+        size,
+        cell,
+        store,
+        folder,
+        *,
+        seconds=1e9,
+        fault="",
+        last_fault="",
+        file_limit=None,
+        **execution,
+    ):
         context = _server()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         place = (str(store.folder), str(folder))
         options = Execution(devices=size, **execution)
-        self.folder, self.said = folder, context.Queue()
+        self.said = context.Queue()
+        faults = [(fault, None)] * (size - 1) + [(last_fault or fault, file_limit)]
         self.processes = [
             context.Process(
                 target=_rank,
-                args=(rank, size, port, cell, place, options, seconds, file_limit, self.said),
+                args=(rank, size, port, cell, place, options, seconds, faults[rank], self.said),
             )
             for rank in range(size)
         ]
@@ -60,17 +76,6 @@ class Ranks:
         for process in self.processes:
             process.join(60)
         return [process.exitcode for process in self.processes]
-
-    def kill_after(self, step: int) -> None:
-        """End all at once when the checkpoint of `step` is written."""
-        deadline = time.monotonic() + 60
-        while not (self.folder / "state" / f"step-{step:08d}.json").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        for process in self.processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        self.wait()
 
 
 def launched(cell, out, **environment):
@@ -113,12 +118,13 @@ def _server():
     return context
 
 
-def _rank(rank, size, port, cell, place, options, seconds, file_limit, said) -> None:
+def _rank(rank, size, port, cell, place, options, seconds, faults, said) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"MAE_THREADS": "1", "MAE_DEVICE": "cpu"}
-    if file_limit and rank == size - 1:
+    os.environ["MAE_FAULT_AT"], file_limit = faults
+    if file_limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     store, folder = (Path(each) for each in place)

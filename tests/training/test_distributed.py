@@ -93,7 +93,8 @@ def test_two_processes_train_to_the_losses_of_one(precision, execution, store, c
 
 def test_four_processes_are_killed_and_two_or_one_go_on(store, calm, tmp_path):
     cell, cut = clipped("fp32"), tmp_path / "four"
-    Ranks(4, cell, store, cut, seconds=0, sharding="fsdp2").kill_after(3)
+    killed = Ranks(4, cell, store, cut, seconds=0, fault="step:kill:5", sharding="fsdp2")
+    assert killed.wait() == [-signal.SIGKILL] * 4
     shutil.copytree(cut, tmp_path / "one")
 
     assert Ranks(2, cell, store, cut, sharding="fsdp2").wait() == [0, 0]
@@ -112,20 +113,45 @@ def test_four_processes_are_killed_and_two_or_one_go_on(store, calm, tmp_path):
     assert (state / f"{newest.name}.corrupt").is_dir()
 
 
+def test_features_scored_on_the_way_leave_checkpoint_and_curve_as_they_are(store, calm, tmp_path):
+    # Encoding gathers the model; step 7 ends the first epoch, and is saved right after.
+    cell, options = clipped("fp64"), {"sharding": "fsdp2", "knn_every": 1}
+    Ranks(2, cell, store, tmp_path, seconds=0, fault="step:kill:8", **options).wait()
+    assert max((tmp_path / "state").glob("step-*.json")).name == "step-00000007.json"
+    assert Ranks(2, cell, store, tmp_path, **options).wait() == [0, 0]
+    require_equal_curves(tmp_path, calm / "fp64", SPREAD["fp64"])
+    assert len((tmp_path / "knn.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_gradient_that_is_no_number_on_one_rank_is_applied_on_none(store, calm, tmp_path):
+    cell = clipped("fp64")
+    assert Ranks(2, cell, store, tmp_path, last_fault="step:nan:5", sharding="fsdp2").wait() == [
+        0,
+        0,
+    ]
+    assert completed(cell, tmp_path).status == "diverged"
+    assert json.loads((tmp_path / "training.json").read_text())["diverged"]["step"] == 5
+    # What was kept is the state after step 4, from which an undisturbed run ends as ever.
+    (tmp_path / "training.json").unlink()
+    train_alone(cell, store, tmp_path)
+    require_equal_curves(tmp_path, calm / "fp64", SPREAD["fp64"])
+
+
 def test_one_process_is_killed_and_two_go_on_though_the_disk_of_one_was_full(store, calm, tmp_path):
     cell, state = clipped("fp64"), tmp_path / "state"
-    Ranks(1, cell, store, tmp_path, seconds=0).kill_after(2)
-    kept = {p: p.read_bytes() for p in state.glob("step-*.*")}
-    assert {p.suffix for p in kept} == {".safetensors", ".json"}
+    Ranks(1, cell, store, tmp_path, seconds=0, fault="step:kill:3").wait()
+    kept = {p: p.read_bytes() for p in state.glob("step-*")}
+    names = [f"step-0000000{step}.{kind}" for step in (1, 2) for kind in ("json", "safetensors")]
+    assert sorted(path.name for path in kept) == names
 
     full = Ranks(2, cell, store, tmp_path, seconds=0, file_limit=20_000)
     assert full.wait() == [1, 1]
     said = dict(full.said.get(timeout=5) for _ in range(2))
     assert all("cannot be written, got File too large; free space" in said[r] for r in (0, 1))
-    assert {p: p.read_bytes() for p in state.glob("step-*.*")} == kept
+    assert {p: p.read_bytes() for p in state.glob("step-*")} == kept
 
-    last = int(max(p.stem for p in kept)[-8:])
-    Ranks(2, cell, store, tmp_path, seconds=0).kill_after(last + 2)
+    Ranks(2, cell, store, tmp_path, seconds=0, fault="step:kill:6").wait()
+    assert [path.name for path in sorted(state.glob("step-*.json"))][-1] == "step-00000005.json"
     assert Ranks(2, cell, store, tmp_path, sharding="fsdp2").wait() == [0, 0]
     require_equal_curves(tmp_path, calm / "fp64", SPREAD["fp64"])
 

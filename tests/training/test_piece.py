@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import fake_worker
 import pytest
 import yaml
 
@@ -19,7 +20,8 @@ from mae_lib.report.order import measuring_plan
 from mae_lib.study.definition import Cell
 from mae_lib.study.load import load_study
 from mae_lib.study.paths import root
-from mae_lib.training.piece_files import cells_in
+from mae_lib.training import piece
+from mae_lib.training.piece_files import cells_in, resume_files
 from mae_lib.training.piece_time import Expected, memory_of
 
 # What a GPU machine is not sure to have.
@@ -32,6 +34,7 @@ class Blocker:
             raise ImportError(name + ": blocked")
 sys.meta_path.insert(0, Blocker())
 """
+LAST = 5
 STUDY = {
     "format": 1, "name": "tiny", "question": "Does a piece come back whole?",
     "data": {
@@ -129,12 +132,12 @@ def test_what_comes_back_fits_and_is_whole(bare):
     files = sorted(bare.out.rglob("*"))
     assert len(files) <= 8
     assert all(f.is_file() and f.stat().st_size <= 16 * 2**20 for f in files)
-    piece = read_sealed(bare.out / "piece.json")
+    given = read_sealed(bare.out / "piece.json")
     for name in ("device", "processor", "versions", "commit", "code_sha256", "started", "ended"):
-        assert piece[name]
-    assert set(piece["curves"]) == set(piece["records"]) == set(piece["seconds"])
+        assert given[name]
+    assert set(given["curves"]) == set(given["records"]) == set(given["seconds"])
     saved = read_archive(bare.out / "features-1.zip")
-    assert set(saved) == set(piece["records"])
+    assert set(saved) == set(given["records"])
     assert saved[next(iter(saved))].sets["objects-test"].shape == (50, 48)
 
 
@@ -175,6 +178,43 @@ def test_options_that_cannot_be_are_refused_in_one_line(tmp_path):
     assert "no such study" in refused("mesured")
 
 
+def test_one_cell_s_failure_is_its_own_and_time_is_kept(tmp_path, monkeypatch):
+    content = STUDY | {"name": "hard", "grid": {
+        "patch_grid": 4, "models": ["vit_pico"], "images": [20], "resolutions": [8],
+        "seeds": [fake_worker.HUNGRY, fake_worker.WELL, fake_worker.DIES, fake_worker.WRONG, LAST,
+                  fake_worker.SLOW],
+    }}  # fmt: skip
+    path = tmp_path / "hard.yaml"
+    path.write_text(yaml.safe_dump(content))
+    study = load_study(path)
+    cells = {c.seed: c for c in study.cells}
+    monkeypatch.setenv("MAE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(piece, "serve", fake_worker.serve)
+    monkeypatch.setattr(piece, "GRACE_SECONDS", 1.0)
+    expected, said = Expected(None), []
+    expected.learn(study.cells[0], 0.01)
+    files = resume_files(tmp_path / "out", study, {"study": "hard", "name": "p", "started": "now"})
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith(cells[LAST].id):
+            # Only the slow cell is left: it may begin, and cannot end in time.
+            running.ends = time.monotonic() + 3
+
+    running = piece.Piece(
+        study, str(path), files, expected, ends=time.monotonic() + 100, together=2,
+        memory_bytes=80e9, say=say,
+    )  # fmt: skip
+    running.run(study.cells)
+    assert time.monotonic() < running.ends + 1
+    assert set(files.records) == {cells[s].id for s in (fake_worker.WELL, fake_worker.HUNGRY, LAST)}
+    assert set(files.failed) == {cells[s].id for s in (fake_worker.DIES, fake_worker.WRONG)}
+    assert "its process ended with 9" in files.failed[cells[fake_worker.DIES].id]
+    assert any("from here on 1 at once" in line for line in said)
+    assert said[-1] == "time is up; 1 in flight are given up"
+    assert cells_in(tmp_path / "out") == set(files.records)
+
+
 def cell(model: str) -> Cell:
     return next(c for c in load_study("measured").cells if c.model == model)
 
@@ -193,7 +233,5 @@ def test_expected_seconds_follow_what_is_met():
 
 
 def test_a_study_of_another_name_is_not_mixed_into_a_folder(bare, tmp_path):
-    from mae_lib.training.piece_files import resume_files
-
     with pytest.raises(StudyError, match="holds a piece of tiny; name another folder"):
         resume_files(bare.out, load_study("measured"), {"study": "measured"})
