@@ -20,11 +20,12 @@ def travel(
 ) -> None:
     """Pack a study's photographs into one file for `mae study piece` on a machine without them."""
     from mae_lib.images.store import build_store
-    from mae_lib.images.travel import pack_travel
+    from mae_lib.images.travel import pack_travel, require_tars
     from mae_lib.study.load import load_study
     from mae_lib.study.paths import RunPaths, data_root
 
     loaded = load_study(study)
+    require_tars(loaded.data)
     folder = RunPaths.of(loaded.name).store(loaded.data.digest)
     store = build_store(loaded.data, folder, data_root=data_root())
     extra = [name for name in also.split(",") if name]

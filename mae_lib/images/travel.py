@@ -68,6 +68,22 @@ def tars_of(data: Data) -> dict[str, str]:
     return {name: sha256 for name, sha256 in named.items() if name}
 
 
+def require_tars(data: Data) -> None:
+    """Refuse a study whose images are not in tars named by file: a file of none would be written.
+
+    Raises: StudyError.
+    """
+    if data.kind != "tars":
+        why = (
+            "drawn where they are used"
+            if data.kind == "procedural"
+            else "read from their own files"
+        )
+        raise StudyError(
+            f"data.kind: {data.kind}, only the files of kind tars travel; these images are {why}"
+        )
+
+
 def pixels_digest(store: Store) -> str:
     """Return the sha256 of everything that was decoded: mixture, and both parts of every task."""
     found = hashlib.sha256("".join(store.index["sha256"]).encode())

@@ -214,6 +214,8 @@ def test_fetch_of_cifar10_hands_the_published_sums_to_the_download(mae, tmp_path
         (("fetch", "cifar10"), "MAE_DATA: not set"),
         (("fetch", "cifar10", "--root", "no/such"), "no such folder"),
         (("sources",), "MAE_DATA: not set"),
+        (("travel", "pocket", "--out", "x"), "procedural, only the files of kind tars travel"),
+        (("travel", "paper-public", "--out", "x"), "sources, only the files of kind tars travel"),
         (("verify", "paper"), "planned, this study names no images"),
         (
             ("verify", "pocket", "--out", "no-such"),
