@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mae_lib.errors import StoreError
 from mae_lib.images.layouts.entry import Entry, Member, entry_of
-from mae_lib.images.layouts.guard import require_readable
+from mae_lib.images.layouts.guard import is_name, require_readable
 from mae_lib.images.layouts.reading import read_text
 from mae_lib.images.layouts.tar_members import tar_members
 from mae_lib.images.layouts.tree import first_names
@@ -67,9 +67,8 @@ def _read_shard(shard: Path) -> Iterator[Entry]:
         yield _entry(shard, stem, pair[False], pair[True])
     if pending:
         stem = sorted(pending)[0]
-        raise StoreError(
-            f"{shard}: {stem}: an image without its JSON, or the reverse (+{len(pending) - 1} more)"
-        )
+        more = f" (+{len(pending) - 1} more)" if len(pending) > 1 else ""
+        raise StoreError(f"{shard}: {stem}: an image without its JSON, or the reverse{more}")
 
 
 def _entry(shard: Path, stem: str, image: Member, about: Member) -> Entry:
@@ -79,11 +78,17 @@ def _entry(shard: Path, stem: str, image: Member, about: Member) -> Entry:
         native = tuple(int(side) for side in words["native"]) if words.get("native") else None
         split = str(words.get("split") or "train")
     except (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as e:
-        raise StoreError(f"{shard}: {stem}.json: label: cannot be read, got {e!r}") from None
+        raise StoreError(
+            f"{shard}: {stem}.json: label or native: cannot be read, got {e!r}"
+        ) from None
+    if isinstance(words["label"], float) and words["label"] != label:
+        raise StoreError(f"{shard}: {stem}.json: label: a whole number, got {words['label']:.3g}")
     if not -1 <= label < _LABELS:
         raise StoreError(f"{shard}: {stem}.json: label: -1 to {_LABELS - 1:,}, got {label:.3g}")
-    if native is not None and len(native) != 2:
+    if native is not None and (len(native) != 2 or min(native) < 1):
         raise StoreError(f"{shard}: {stem}.json: native: two sides were expected, got {native}")
+    if not is_name(split):
+        raise StoreError(f"{shard}: {stem}.json: split: is no name, got {ascii(split)[:40]}")
     rest = {k: v for k, v in words.items() if k not in ("label", "native", "split")}
     return entry_of(
         image, name=stem, label=label, split=split, native=native, attributes=rest or None
