@@ -96,7 +96,12 @@ def merge(
 
     if not (folders or study):
         raise StudyError("merge: name the folder of a piece, or a study with --study")
-    loaded = load_study(study or read_piece(folders[0])["study"])
+    try:
+        loaded = load_study(study or read_piece(folders[0])["study"])
+    except StudyError as error:
+        if study or "no such study" not in str(error):
+            raise
+        raise StudyError(f"{error}; if its file lies elsewhere, name it: --study FILE") from None
     results = results_folder(loaded.name)
     done = merge_pieces(loaded, folders or [], results)
     print(f"{results}: {len(done.new)} cells are new, {done.measured} of {done.cells} measured")

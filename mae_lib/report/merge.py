@@ -42,7 +42,8 @@ def merge_pieces(study: Study, folders: Sequence[Path], results: Path) -> Merged
     """Check the pieces in `folders`, add them to `results`, and make its tables anew.
 
     Nothing is written before every piece is checked, and tables that `mae study publish` wrote are
-    never replaced. Raises: RecordError or StudyError in one line for a piece that is damaged, of another study, or
+    never replaced.
+    Raises: RecordError or StudyError in one line for a piece that is damaged, of another study, or
     merged before; for a cell that is foreign, of another digest, or measured twice; and for one of
     the largest cells that was not predicted first.
     """
@@ -70,7 +71,12 @@ def read_piece(folder: Path) -> dict:
     path = folder / PIECE
     if not path.exists():
         raise StudyError(f"{path}: missing; name a folder that `mae study piece` wrote")
-    return read_sealed(path)
+    try:
+        return read_sealed(path)
+    except RecordError as error:
+        # What it holds was measured elsewhere and cannot be made anew here.
+        problem = str(error).partition(";")[0]
+        raise RecordError(f"{problem}; copy it again from where it was measured") from None
 
 
 def merged_pieces(results: Path) -> list[dict]:

@@ -78,7 +78,7 @@ def test_what_is_refused_is_refused_in_one_line_and_nothing_is_written(grid, tmp
     text = (good / PIECE).read_text()
     damaged.mkdir()
     (damaged / PIECE).write_text(text.replace('"loss": 0.5', '"loss": 0.6', 1))
-    cases.append((damaged, "its seal differs"))
+    cases.append((damaged, "its seal differs; copy it again from where it was measured"))
     for folder, problem in cases:
         with pytest.raises(MaeError, match=problem) as found:
             merge_pieces(study, [good, folder], results)
