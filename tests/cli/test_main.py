@@ -29,3 +29,13 @@ def test_a_piece_of_a_study_kept_elsewhere_is_merged_by_naming_its_file(tmp_path
     assert isinstance(found.exception, StudyError)
     assert "studies/of-my-own.yaml: no such study" in str(found.exception)
     assert str(found.exception).endswith("name it: --study FILE")
+
+
+def test_no_order_is_written_for_a_study_that_cannot_be_measured():
+    _register()
+    found = CliRunner().invoke(app, ["study", "order", "paper"])
+    assert isinstance(found.exception, StudyError)
+    assert str(found.exception).startswith(
+        "paper: data.kind: planned, it is priced and not measured"
+    )
+    assert not (root() / "results" / "paper").exists()
