@@ -39,6 +39,7 @@ class GpuRecord:
             "unmeasured": [],
             "tasks": [],
         }
+        self._aside = path
         self._earlier = self._read()
         self._write()
 
@@ -108,7 +109,8 @@ class GpuRecord:
         except RecordError:
             earlier = None
         when = (earlier or {}).get("started", "unreadable").replace(":", "")
-        self.path.rename(self.path.with_name(f"gpu-{when}.json"))
+        self._aside = self.path.with_name(f"gpu-{when}.json")
+        self.path.rename(self._aside)
         return earlier
 
     def _join_earlier(self) -> None:
@@ -125,3 +127,6 @@ class GpuRecord:
         now["tasks"] = kept(earlier["tasks"], "id") + now["tasks"]
         for name in ("ceilings", "tests", "cell"):
             now[name] = earlier[name] | now[name]
+        self._write()
+        # All of it is here now; left there, its rows would be read twice.
+        self._aside.unlink()

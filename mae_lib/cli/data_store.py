@@ -59,7 +59,7 @@ def duplicates(
     from mae_lib.images.duplicates import summary
     from mae_lib.images.hygiene import duplicates as find
     from mae_lib.images.hygiene import near_of, shared_with_training
-    from mae_lib.records.atomic import write_csv
+    from mae_lib.records.csv_file import write_csv
 
     store = _build(study, out, workers)
     pairs = find(store, workers=workers)

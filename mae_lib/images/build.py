@@ -17,7 +17,8 @@ from mae_lib.images.pack import Array, Filled, Progress, SetAside, SparesUsedUp,
 from mae_lib.images.plans import Plan, labels_file
 from mae_lib.images.twins import twin_judge
 from mae_lib.images.verify import header_hash
-from mae_lib.records.atomic import replacing, sha256_of, write_csv
+from mae_lib.records.atomic import replacing, sha256_of
+from mae_lib.records.csv_file import write_csv
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.study.definition import Data, settings_of
 

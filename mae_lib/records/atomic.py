@@ -3,13 +3,10 @@
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-
-import pandas as pd
 
 from mae_lib.errors import MaeError
 from mae_lib.records.faults import tick
@@ -78,13 +75,6 @@ def write_text(path: Path, text: str) -> str:
 def write_json(path: Path, value: object) -> str:
     """Write JSON with sorted keys, refusing NaN; return its sha256."""
     return write_text(path, json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n")
-
-
-def write_csv(path: Path, frame: pd.DataFrame) -> str:
-    """Write a frame without its index, floats with all their digits; return the sha256."""
-    buffer = io.StringIO()
-    frame.to_csv(buffer, index=False, lineterminator="\n")
-    return write_text(path, buffer.getvalue())
 
 
 def sha256_of(path: Path) -> str:

@@ -2,11 +2,12 @@
 
 import contextlib
 import fcntl
+import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mae_lib.errors import BusyError
+from mae_lib.errors import BusyError, MaeError
 from mae_lib.records.atomic import not_written
 
 
@@ -14,9 +15,17 @@ from mae_lib.records.atomic import not_written
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock file `path` (made if missing, left behind empty).
 
+    A worker process imports the script that started it. Where that script's work is not guarded,
+    the worker would begin it again and wait here for its own parent, for ever: it is refused.
     Raises: BusyError when `wait` is False and another process holds it; MaeError when the file
     cannot be made.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise MaeError(
+            "this script starts worker processes, which import it: put its work under `if __name__ "
+            '== "__main__":`, then run it again',
+            exit_code=2,
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from mae_lib.errors import RecordError
-from mae_lib.records.atomic import sha256_of, write_csv, write_text
+from mae_lib.records.atomic import sha256_of, write_text
+from mae_lib.records.csv_file import write_csv
 from mae_lib.records.sealed import REMEDY, read_sealed, write_sealed
 
 

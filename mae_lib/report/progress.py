@@ -23,8 +23,7 @@ def cell_state(folder: Path) -> str:
                 return f"diverged{_where_diverged(folder)}, not evaluated"
             return "trained, not evaluated"
         if (folder / "failed.json").exists():
-            failed = read_sealed(folder / "failed.json")
-            return f"{failed['status']}: {failed['message']}"
+            return f"failed: {read_sealed(folder / 'failed.json')['message']}"
     except RecordError as error:
         return f"damaged: {error}"
     if (row := last_metrics(folder)) is not None:

@@ -11,7 +11,8 @@ class Execution:
 
     Never part of a digest; cell.json records them with the environment. `micro_batch` is in images
     (None: the whole batch at once), `workers` are processes that load images, `devices` over one
-    are started under torchrun and hold the model by `sharding`, `knn_every` is in epochs (0: never).
+    are started under torchrun and hold the model by `sharding`. `knn_every` is in epochs (0: never)
+    and writes knn.jsonl, `tensorboard` writes events/, both beside the cell's metrics.jsonl.
     `graph` lets a step on CUDA be one replayed graph over images that stay on the device.
     """
 

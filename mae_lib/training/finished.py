@@ -100,5 +100,5 @@ def noting_failure(folder: Path) -> Iterator[None]:
         failure = as_out_of_memory(error)
         if failure is None:
             raise
-        write_sealed(path, {"status": OutOfMemory.status, "message": str(failure)})
+        write_sealed(path, {"status": failure.status, "message": str(failure)})
         raise failure from None

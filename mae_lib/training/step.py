@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mae_lib.records.faults import in_step
 from mae_lib.training.batches import Batch
-from mae_lib.training.memory import OutOfMemory, halved, is_out_of_memory
+from mae_lib.training.memory import OutOfMemory, halved, memory_lacking
 from mae_lib.training.world import clip_gradients, gradients_summed
 
 
@@ -66,18 +66,19 @@ class Step:
             try:
                 return self._accumulate(batch)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if (kind := memory_lacking(error)) is None:
                     raise
             # Here, not in the handler: there the traceback still holds the tensors of the try.
             self.optimizer.zero_grad(set_to_none=True)
             images = len(batch.pixels)
+            at_once = min(self.micro_batch or images, images)
             if not self.may_halve:
                 raise OutOfMemory(
-                    f"gpu memory: step {self.number} does not fit with "
-                    f"{min(self.micro_batch or images, images)} images at once on each device; "
-                    "set micro_batch in the study's execution to half of it"
+                    kind,
+                    f"step {self.number} does not fit with {at_once} images at once on each device",
+                    "set micro_batch in the study's execution to half of it",
                 )
-            self.micro_batch = halved(min(self.micro_batch or images, images), step=self.number)
+            self.micro_batch = halved(at_once, step=self.number, kind=kind)
 
     def _accumulate(self, batch: Batch) -> Float[Tensor, ""]:
         images, total = len(batch.pixels), None

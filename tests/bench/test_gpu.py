@@ -205,6 +205,23 @@ def test_time_that_is_over_is_said_of_every_task_not_reached(tmp_path):
     assert [row["task"] for row in value["unmeasured"]] == [task.id for task in tasks]
 
 
+def test_a_second_half_joins_the_first_and_another_device_does_not(tmp_path):
+    def half(stage, device):
+        tasks = plan(dry=True, stages=(stage,))
+        record = gpu.GpuRecord(tmp_path / "gpu.json", tasks, argparse.Namespace(dry=True))
+        record.take(tasks[0], {"provenance": {"device": device}}, None)
+        record.take(tasks[1], {"kernels": [{"of": stage}]}, None)
+        record.ended(tasks[1], None, seconds=1.0)
+        return [row["of"] for row in read_sealed(tmp_path / "gpu.json")["kernels"]]
+
+    assert half("kernels", "X") == ["kernels"]
+    assert half("sdpa", "X") == ["kernels", "sdpa"]
+    assert half("sdpa", "X") == ["kernels", "sdpa"]
+    assert [path.name for path in tmp_path.iterdir()] == ["gpu.json"]
+    assert half("profile", "Y") == ["profile"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_the_fastest_measured_way_of_a_shape_goes_into_the_table():
     shape = {"device": "X", "dtype": "bfloat16", "tokens": 65, "queries": 65, "head_dim": 32}
     rows = [

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from mae_lib.errors import BusyError, MaeError, RecordError
-from mae_lib.records.atomic import replacing, sha256_of, write_bytes, write_csv, write_json
+from mae_lib.records.atomic import replacing, sha256_of, write_bytes, write_json
+from mae_lib.records.csv_file import write_csv
 from mae_lib.records.locks import locked
 from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed

@@ -46,7 +46,8 @@ def test_a_curve_written_before_there_was_more_to_say_is_read(tmp_path):
 
 def test_a_run_that_diverged_or_did_not_fit_says_where_and_what_to_do(tmp_path):
     write_curve(tmp_path, ROW)
-    write_sealed(tmp_path / "failed.json", {"status": "failed: gpu memory", "message": "take less"})
+    failed = {"status": "failed: gpu memory", "message": "gpu memory: take less"}
+    write_sealed(tmp_path / "failed.json", failed)
     assert cell_state(tmp_path) == "failed: gpu memory: take less"
     where = {"status": "diverged", "diverged": {"step": 12, "lr": 1.5e-3}}
     write_sealed(tmp_path / "training.json", where)

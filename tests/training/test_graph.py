@@ -154,6 +154,20 @@ def test_replays_have_the_bits_of_the_uncaptured_body(store, recipe):
 
 @pytest.mark.gpu
 @needs_cuda
+def test_a_convolutional_stem_is_captured_too(store):
+    cell = dataclasses.replace(
+        changed(precision="bf16"), model="vit_hybrid_tiny", resolution=96, patch_size=32
+    )
+    plain = resident(cell, store, torch.device("cuda"), capture=False)
+    whole = resident(cell, store, torch.device("cuda"))
+    # Pooling adds its gradients in any order, so the bits may differ.
+    expected = [loss for loss, _ in run(plain, 6)]
+    np.testing.assert_allclose([loss for loss, _ in run(whole, 6)], expected, rtol=1e-2)
+    assert whole.captured
+
+
+@pytest.mark.gpu
+@needs_cuda
 def test_losses_on_the_device_are_those_of_the_processor(store):
     here, _ = ordinary(CELL, store, 10)
     found = run(resident(CELL, store, torch.device("cuda")), 10)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -138,3 +140,25 @@ def test_workers_end_with_a_run_that_is_killed_told_to_end_or_done(forker, calm,
             time.sleep(0.05)
         assert forker.others() == []
     require_same(base, calm)
+
+
+def test_a_script_that_does_not_guard_its_work_from_its_own_workers_is_told_so(store, base):
+    # A worker imports the script, which would wait for the lock that its own parent holds.
+    script = base / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from mae_lib.images.store import open_store\n"
+        "from mae_lib.study.execution import Execution\n"
+        "from mae_lib.training.loop import pretrain\n"
+        "from tiny_cell import CELL\n"
+        f"store, here = open_store(Path({str(store.folder)!r})), Path({str(base / 'cell')!r})\n"
+        "pretrain(CELL, store, here, execution=Execution(workers=1))\n"
+    )
+    here = Path(__file__).resolve()
+    paths = os.pathsep.join([str(here.parents[2]), str(here.parent)])
+    env = os.environ | {"PYTHONPATH": paths, "MAE_THREADS": "1", "MAE_DEVICE": "cpu"}
+    command = [sys.executable, "-W", "ignore", str(script)]
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert 'put its work under `if __name__ == "__main__":`' in ended.stderr
+    assert "execution.workers: a process that loads images died" in ended.stderr.splitlines()[-1]

@@ -16,7 +16,7 @@ from mae_lib.study.execution import Execution
 from mae_lib.training.batches import batches
 from mae_lib.training.checkpoint import restore_checkpoint
 from mae_lib.training.loop import build_model, completed, pretrain
-from mae_lib.training.memory import OutOfMemory, is_out_of_memory
+from mae_lib.training.memory import OutOfMemory, memory_lacking
 from mae_lib.training.metrics import read_events, read_metrics
 from mae_lib.training.recipe import build_optimizer, learning_rate
 from mae_lib.training.step import Step
@@ -195,14 +195,22 @@ def test_memory_that_ends_outside_of_a_step_is_the_same_one_line(store, tmp_path
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
     monkeypatch.setattr("mae_lib.training.batches.crop_way", lambda way: no_room)
-    with pytest.raises(OutOfMemory, match="can't allocate memory"):
+    with pytest.raises(OutOfMemory, match=r"^memory: .*can't allocate memory: 9 bytes; take"):
         pretrain(CELL, store, tmp_path)
 
 
-def test_only_a_lack_of_memory_is_taken_for_one():
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
-    assert is_out_of_memory(MemoryError())
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "gpu memory"),
+        (RuntimeError("CUDA error: out of memory"), "gpu memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory"),
+        (MemoryError(), "memory"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+    ],
+)
+def test_only_a_lack_of_memory_is_taken_for_one(error, kind):
+    assert memory_lacking(error) == kind
 
 
 def test_a_resumed_run_keeps_to_the_images_at_once_that_fitted(store, tmp_path, fault):
