@@ -21,10 +21,21 @@ app = typer.Typer(
 
 def _version(wish: bool | None) -> None:
     if wish:
-        import importlib.metadata
-
-        print(f"mae {importlib.metadata.version('mae-lib')}")
+        print(f"mae {_installed_or_checked_out()}")
         raise typer.Exit
+
+
+def _installed_or_checked_out() -> str:
+    """A checkout runs without being installed, as `make study` does: then its own file says."""
+    import importlib.metadata
+    import tomllib
+
+    from mae_lib.study.paths import root
+
+    try:
+        return importlib.metadata.version("mae-lib")
+    except importlib.metadata.PackageNotFoundError:
+        return tomllib.loads((root() / "pyproject.toml").read_text())["project"]["version"]
 
 
 @app.callback()

@@ -26,12 +26,18 @@ def piece(context: typer.Context) -> None:
 
 def order(study: StudyArgument) -> None:
     """Write results/STUDY/plan.json: the order of its cells, so that any prefix is a design."""
+    from mae_lib.errors import StudyError
     from mae_lib.records.plan_file import write_plan
     from mae_lib.report.order import measuring_plan
     from mae_lib.study.load import load_study
     from mae_lib.study.paths import results_folder
 
     loaded = load_study(study)
+    if loaded.data.kind == "planned":
+        raise StudyError(
+            f"{loaded.name}: data.kind: planned, it is priced and not measured; try "
+            f"`mae study plan {study}`, or name its images"
+        )
     path, plan = results_folder(loaded.name) / "plan.json", measuring_plan(loaded)
     write_plan(path, plan)
     seconds = sum(cell.seconds for cell in plan.cells)
@@ -96,7 +102,12 @@ def merge(
 
     if not (folders or study):
         raise StudyError("merge: name the folder of a piece, or a study with --study")
-    loaded = load_study(study or read_piece(folders[0])["study"])
+    try:
+        loaded = load_study(study or read_piece(folders[0])["study"])
+    except StudyError as error:
+        if study or "no such study" not in str(error):
+            raise
+        raise StudyError(f"{error}; if its file lies elsewhere, name it: --study FILE") from None
     results = results_folder(loaded.name)
     done = merge_pieces(loaded, folders or [], results)
     print(f"{results}: {len(done.new)} cells are new, {done.measured} of {done.cells} measured")

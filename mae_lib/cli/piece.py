@@ -1,11 +1,15 @@
 """Measure the next cells of a study that fit into some minutes, on a machine with torch alone."""
 
 import argparse
+import contextlib
+import hashlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from mae_lib.errors import StudyError
+from mae_lib.errors import BusyError, StudyError
+from mae_lib.records.locks import locked
 from mae_lib.records.provenance import commit
 from mae_lib.study.definition import Cell, Study
 from mae_lib.study.paths import RunPaths, data_root, results_folder
@@ -37,19 +41,40 @@ def run(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     _check(arguments)
     study = read_study(arguments.study)
-    cells, planned = _left(study, arguments)
     if arguments.list:
+        cells, planned = _left(study, arguments)
         for cell in cells:
             print(f"{cell.id} {planned[cell.id]:.0f} s")
         total = sum(planned[cell.id] for cell in cells)
         print(f"{study.name}: {len(cells)} cells are left, {total:.0f} s planned one at a time")
         return
-    if not cells:
-        print(f"{study.name}: no cell is left to measure")
-        return
-    # One commit a piece, whatever happens to the checkout while its workers run.
-    os.environ["MAE_COMMIT"] = arguments.commit or commit()
-    _measure(study, cells, arguments, started)
+    with _alone(study, arguments.out):
+        cells, _ = _left(study, arguments)
+        if not cells:
+            print(f"{study.name}: no cell is left to measure")
+            return
+        # One commit a piece, whatever happens to the checkout while its workers run.
+        os.environ["MAE_COMMIT"] = arguments.commit or commit()
+        _measure(study, cells, arguments, started)
+
+
+@contextlib.contextmanager
+def _alone(study: Study, out: Path) -> Iterator[None]:
+    """Two pieces in one folder would each write piece.json without the other's cells.
+
+    The lock lies with the runs: everything in `out` travels back. Raises: BusyError.
+    """
+    key = hashlib.sha256(os.fsencode(out.resolve())).hexdigest()[:16]
+    lock = locked(RunPaths.of(study.name).folder / f".piece-{key}.lock", wait=False)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock)
+        except BusyError:
+            raise BusyError(
+                f"--out: {out}: another `mae study piece` writes to it; wait for it, or name "
+                "another folder"
+            ) from None
+        yield
 
 
 def _check(arguments: argparse.Namespace) -> None:

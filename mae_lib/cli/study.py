@@ -41,7 +41,9 @@ def run(
     from mae_lib.errors import BusyError, StudyError
     from mae_lib.records.locks import locked
     from mae_lib.report.book_step import book_is_current
-    from mae_lib.report.jobs import drop_stale
+    from mae_lib.report.execution import require_paired
+    from mae_lib.report.fittable import require_fittable
+    from mae_lib.report.jobs import NOTEBOOKS, drop_stale
     from mae_lib.study.paths import RunPaths
 
     loaded, path = _load(study)
@@ -54,7 +56,11 @@ def run(
     chosen = [name for name in cells.split(",") if name]
     for name in chosen:
         _require_cell(loaded, name)
+    if not chosen:
+        require_fittable(loaded)
     _require_images(loaded)
+    for notebook in NOTEBOOKS.values():
+        require_paired(notebook)
     where = profile_named(profile)
     try:
         with locked(paths.folder / ".run.lock", wait=False):

@@ -67,6 +67,26 @@ def source_path(name: str) -> Path:
     return root() / "notebooks" / f"{name}.ipynb"
 
 
+def require_paired(name: str) -> None:
+    """Refuse a notebook whose text was edited and its twin not, or the other way round: what runs
+    would not be what was read. Raises: MaeError with the command that pairs them.
+    """
+    import jupytext  # slow to import, and only needed here
+
+    notebook = source_path(name)
+    text = notebook.with_suffix(".py")
+    if not text.exists():
+        return
+    read = [jupytext.read(text, fmt="py:percent"), nbformat.read(notebook, 4)]
+    texts, cells = ([(c.cell_type, c.source) for c in each.cells] for each in read)
+    if texts != cells:
+        raise MaeError(
+            f"notebooks/{name}: the .py and the .ipynb hold different cells; pair them, the newer "
+            f"wins: `jupytext --sync notebooks/{name}.py`, then run the same command again",
+            exit_code=2,
+        )
+
+
 def source_digest(path: Path) -> str:
     """Hash the cells of a notebook, not its outputs."""
     cells = [(c.cell_type, c.source) for c in nbformat.read(path, 4).cells]

@@ -41,12 +41,14 @@ class Merged:
 def merge_pieces(study: Study, folders: Sequence[Path], results: Path) -> Merged:
     """Check the pieces in `folders`, add them to `results`, and make its tables anew.
 
-    Nothing is written before every piece is checked.
+    Nothing is written before every piece is checked, and tables that `mae study publish` wrote are
+    never replaced.
     Raises: RecordError or StudyError in one line for a piece that is damaged, of another study, or
     merged before; for a cell that is foreign, of another digest, or measured twice; and for one of
     the largest cells that was not predicted first.
     """
     known = merged_pieces(results)
+    _refuse_other_tables(study, known, folders, results)
     pieces = [_checked(study, folder, results, known) for folder in folders]
     for number, piece in enumerate(pieces):
         for other in pieces[:number]:
@@ -69,7 +71,12 @@ def read_piece(folder: Path) -> dict:
     path = folder / PIECE
     if not path.exists():
         raise StudyError(f"{path}: missing; name a folder that `mae study piece` wrote")
-    return read_sealed(path)
+    try:
+        return read_sealed(path)
+    except RecordError as error:
+        # What it holds was measured elsewhere and cannot be made anew here.
+        problem = str(error).partition(";")[0]
+        raise RecordError(f"{problem}; copy it again from where it was measured") from None
 
 
 def merged_pieces(results: Path) -> list[dict]:
@@ -107,6 +114,21 @@ def add_baselines(results: Path, files: Mapping[str, Mapping]) -> None:
     before = read_sealed(path)["files"] if path.exists() else {}
     # The first measurement of a baseline stands: the rows of its cells carry it.
     write_sealed(path, {"files": dict(files) | before})
+
+
+def _refuse_other_tables(
+    study: Study, known: Sequence[Mapping], folders: Sequence[Path], results: Path
+) -> None:
+    """Tables follow from pieces: without any, those that lie there are another run's evidence."""
+    if known:
+        return
+    if (results / "runs.csv").exists():
+        raise StudyError(
+            f"{results}/runs.csv: published by `mae study publish` and not from pieces, which a "
+            "merge would replace; give the study of the pieces another name"
+        )
+    if not folders:
+        raise StudyError(f"{results}: no piece of {study.name} is merged; name a piece's folder")
 
 
 def _checked(study: Study, folder: Path, results: Path, known: Sequence[Mapping]) -> dict:

@@ -159,7 +159,8 @@ def predictions_frame(
                 | {f"rho_{factor}": value for factor, value in rho.items()}
                 | {"rho_max": max(rho.values())}
             )
-    return pd.DataFrame(rows)
+    # Without a target: the columns alone, so that the table can be written and read again.
+    return pd.DataFrame(rows, columns=None if rows else ["target", "law"])
 
 
 def point_of(table: Table, at: Mapping[str, float | int]) -> np.ndarray:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from measured_pieces import planned_study, quick, smaller_and_largest, write_piece
 
-from mae_lib.errors import MaeError, RecordError
+from mae_lib.errors import MaeError, RecordError, StudyError
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.records.sidecar import read_table
 from mae_lib.records.table import collect
@@ -78,7 +78,7 @@ def test_what_is_refused_is_refused_in_one_line_and_nothing_is_written(grid, tmp
     text = (good / PIECE).read_text()
     damaged.mkdir()
     (damaged / PIECE).write_text(text.replace('"loss": 0.5', '"loss": 0.6', 1))
-    cases.append((damaged, "its seal differs"))
+    cases.append((damaged, "its seal differs; copy it again from where it was measured"))
     for folder, problem in cases:
         with pytest.raises(MaeError, match=problem) as found:
             merge_pieces(study, [good, folder], results)
@@ -92,3 +92,17 @@ def test_a_plan_of_another_study_is_refused(grid, tmp_path):
     fewer = dataclasses.replace(study, cells=study.cells[:-1])
     with pytest.raises(RecordError, match="write the plan anew: mae study order measured"):
         merge_pieces(fewer, [piece], results)
+
+
+def test_tables_that_a_run_published_are_not_replaced(grid, tmp_path):
+    study, results, cells = grid
+    piece = write_piece(tmp_path / "piece", study, cells[:2], "p1")
+    with pytest.raises(StudyError, match="no piece of measured is merged; name a piece's folder"):
+        merge_pieces(study, [], results)
+    published = {"runs.csv": "of a run\n", "fit.json": "[]", "predictions.csv": "of a run\n"}
+    for name, text in published.items():
+        (results / name).write_text(text)
+    for folders in ([], [piece]):
+        with pytest.raises(StudyError, match=r"runs.csv: published by `mae study publish`"):
+            merge_pieces(study, folders, results)
+    assert {name: (results / name).read_text() for name in published} == published

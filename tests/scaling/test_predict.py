@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mae_lib.errors import FitError
+from mae_lib.records import sidecar
 from mae_lib.scaling.fit import fit_laws
-from mae_lib.scaling.predict import OUTSIDE, aicc_weights, predict
+from mae_lib.scaling.predict import OUTSIDE, aicc_weights, predict, predictions_frame
 from mae_lib.scaling.read import read_table
 
 ORHAN = "results/grids/orhan2023.csv"
@@ -157,3 +158,8 @@ def test_fit_and_predict_come_without_torch():
         "sys.exit(any(n in sys.modules for n in ('torch', 'timm', 'altair')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_a_target_there_is_a_table_without_rows_and_it_can_be_read_back(tmp_path):
+    sidecar.write_table(tmp_path / "predictions.csv", predictions_frame((), {}))
+    assert list(sidecar.read_table(tmp_path / "predictions.csv").columns) == ["target", "law"]

@@ -235,3 +235,22 @@ def test_expected_seconds_follow_what_is_met():
 def test_a_study_of_another_name_is_not_mixed_into_a_folder(bare, tmp_path):
     with pytest.raises(StudyError, match="holds a piece of tiny; name another folder"):
         resume_files(bare.out, load_study("measured"), {"study": "measured"})
+
+
+def test_two_pieces_never_write_to_one_folder(tmp_path, monkeypatch, capsys):
+    from mae_lib.cli import bare as door
+    from mae_lib.cli.piece import _alone
+
+    monkeypatch.setenv("MAE_RUNS", str(tmp_path / "runs"))
+    study, out = load_study("measured"), tmp_path / "o"
+    with _alone(study, out):
+        assert (
+            door.main(["study", "piece", "measured", "--out", str(tmp_path / "x" / ".." / "o")])
+            == 3
+        )
+        assert "another `mae study piece` writes to it" in capsys.readouterr().err
+        # To look is no writing.
+        assert door.main(["study", "piece", "measured", "--out", str(out), "--list"]) == 0
+    assert not out.exists()
+    with _alone(study, out):
+        pass
