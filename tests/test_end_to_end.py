@@ -138,7 +138,7 @@ def test_a_run_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_a_run_that_is_told_to_end_says_so_and_leaves_no_orphan(tmp_path):
-    study = small_study(tmp_path, images=[40], models=["vit_pico"], resolutions=[16, 32])
+    study = small_study(tmp_path, images=[40, 80], resolutions=[16, 32])
     runs = tmp_path / "runs"
     command = [sys.executable, "-m", "mae_lib", "study", "run", str(study)]
     env = os.environ | {"MAE_RUNS": str(runs)}
@@ -217,15 +217,14 @@ def test_a_damaged_archive_ends_in_one_line_and_the_next_run_works(tmp_path, pho
     cut = data / "celeba.tar"
     cut.unlink()
     cut.write_bytes((photographs / "celeba.tar").read_bytes()[:1_000_000])
-    found = mae("study", "run", study, runs=tmp_path / "runs", MAE_DATA=str(data))
+    cell = load_study(study).cells[0]
+    command = ("study", "run", study, "--cells", cell.id)
+    found = mae(*command, runs=tmp_path / "runs", MAE_DATA=str(data))
     assert found.returncode == 4, found.stderr
     assert "celeba.tar: cut or damaged after" in found.stderr.strip().splitlines()[-1]
     cut.unlink()
     cut.symlink_to(photographs / "celeba.tar")
-    cell = load_study(study).cells[0]
-    done = mae(
-        "study", "run", study, "--cells", cell.id, runs=tmp_path / "runs", MAE_DATA=str(data)
-    )
+    done = mae(*command, runs=tmp_path / "runs", MAE_DATA=str(data))
     assert done.returncode == 0, done.stderr
 
 
