@@ -121,7 +121,10 @@ class GpuRecord:
             return
         if earlier["provenance"].get("device") != now["provenance"].get("device"):
             return
-        kept = lambda rows, key: [r for r in rows if r[key] not in self._stages]  # noqa: E731
+
+        def kept(rows: list[dict], key: str) -> list[dict]:
+            return [row for row in rows if row[key] not in self._stages]
+
         for name in (*LISTS, "errors", "unmeasured"):
             now[name] = kept(earlier[name], "task") + now[name]
         now["tasks"] = kept(earlier["tasks"], "id") + now["tasks"]

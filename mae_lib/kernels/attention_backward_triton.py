@@ -5,7 +5,7 @@ one block holds every key of its images, the gradient of the queries comes from 
 sequences take a second launch that holds queries and walks over keys.
 """
 
-from typing import no_type_check
+from typing import no_type_check  # a type checker's wrapper is not what Triton compiles
 
 import triton
 import triton.language as tl

@@ -6,7 +6,7 @@ block, and a mask keeps them apart.
 Source: Dao et al. 2022 (arXiv 2205.14135) for the running softmax and the recomputed scores.
 """
 
-from typing import no_type_check
+from typing import no_type_check  # a type checker's wrapper is not what Triton compiles
 
 import torch
 import triton

@@ -3,7 +3,7 @@
 Atomic additions would be one launch less, and other bits at every run.
 """
 
-from typing import no_type_check
+from typing import no_type_check  # a type checker's wrapper is not what Triton compiles
 
 import torch
 import triton

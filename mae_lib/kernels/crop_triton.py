@@ -5,7 +5,7 @@ it: T squared reads of the first-level cache a value where two passes would take
 to half the size), and nothing is written between the passes.
 """
 
-from typing import no_type_check
+from typing import no_type_check  # a type checker's wrapper is not what Triton compiles
 
 import torch
 import triton

@@ -1,6 +1,6 @@
 """Bias and exact GELU in one launch; backward in two, the bias sum in the first one's registers."""
 
-from typing import no_type_check
+from typing import no_type_check  # a type checker's wrapper is not what Triton compiles
 
 import torch
 import triton

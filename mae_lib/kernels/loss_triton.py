@@ -4,7 +4,7 @@ The backward pass computes the target again from the patch's mean and deviation.
 instead would move as many bytes, and round it once more.
 """
 
-from typing import no_type_check
+from typing import no_type_check  # a type checker's wrapper is not what Triton compiles
 
 import torch
 import triton

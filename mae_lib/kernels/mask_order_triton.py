@@ -1,6 +1,6 @@
 """Patch orders drawn and sorted on the device, some images a program."""
 
-from typing import no_type_check
+from typing import no_type_check  # a type checker's wrapper is not what Triton compiles
 
 import torch
 import triton

@@ -1,6 +1,6 @@
 """Residual addition and LayerNorm in one launch, backward in two: rows, then sums over rows."""
 
-from typing import no_type_check
+from typing import no_type_check  # a type checker's wrapper is not what Triton compiles
 
 import torch
 import triton

@@ -1,6 +1,6 @@
 """The counter-based random words of philox.py in Triton: the same bits."""
 
-from typing import no_type_check
+from typing import no_type_check  # a type checker's wrapper is not what Triton compiles
 
 import torch
 import triton
