@@ -118,7 +118,11 @@ def _environment(count: int) -> dict[str, str]:
 def _failure(cell: Cell, outcomes: list[dict], log: Path, code: int, *, stopped: bool) -> MaeError:
     """Return the first rank's own error, else what the log tells of its end."""
     # A rank that failed takes the others down with it: its word counts before theirs.
+    # Ranks that torchrun's own death told to stop say "interrupted", which nobody asked for.
+    orphaned = code < 0 and not stopped
     for outcome in sorted(outcomes, key=lambda o: o["kind"] == "Interrupted"):
+        if outcome["kind"] == "Interrupted" and orphaned:
+            break
         kind = _kinds(MaeError).get(outcome["kind"], MaeError)
         return kind(outcome["message"], exit_code=outcome["exit_code"])
     if stopped:
