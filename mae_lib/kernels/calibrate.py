@@ -13,7 +13,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,9 +22,12 @@ import numpy as np
 import torch
 
 from mae_lib.errors import MaeError, RecordError
+from mae_lib.kernels import native
 from mae_lib.kernels.allocator import keep_freed_memory
 from mae_lib.kernels.attention import attention_fused, attention_products
 from mae_lib.kernels.linear import linear, linear_onednn
+from mae_lib.kernels.stack import Plan, random_arguments, stack_reference
+from mae_lib.records.cache import cache_folder
 from mae_lib.records.provenance import available_cores, processor
 from mae_lib.records.sealed import read_sealed, write_sealed
 
@@ -33,11 +35,18 @@ MARGIN = 1.15
 ROUNDS = 9
 _INNER_SECONDS = 0.01
 # What is taken where nothing was measured: right on Intel, the slower on AMD (benchmarks/README.md).
-DEFAULTS = {"linear": "torch", "attention_fp32": "fused", "attention_bf16": "products"}
+DEFAULTS = {
+    "linear": "torch",
+    "attention_fp32": "fused",
+    "attention_bf16": "products",
+    "blocks_bf16": "torch",
+}
 # The layers of S/8 at 64 pixels in batches of 64: encoder rows x width -> out, then the decoder's.
 _PRODUCTS = ((832, 384, 1536), (4160, 192, 768))
 # Images, heads, tokens, channels a head of the same cell's encoder and decoder.
 _ATTENTIONS = ((64, 6, 13, 64), (64, 6, 65, 32))
+# Tokens and width of its blocks.
+_STACKS = ((13, 384), (65, 192))
 
 
 @dataclass(frozen=True)
@@ -85,19 +94,11 @@ def calibration(threads: int | None = None) -> tuple[Trial, ...]:
 
 
 def cache_path(threads: int) -> Path:
-    """Return where the trials of this processor, torch and thread count are kept.
-
-    `MAE_CACHE` names the folder; else it is the user's cache folder.
-    """
-    key = f"{processor()}|{torch.__version__}|{threads}|{MARGIN}|{ROUNDS}"
+    """Return where the trials of this processor, torch and thread count are kept."""
+    ways = "|".join(DEFAULTS) + f"|numba {native.version()}"
+    key = f"{processor()}|{torch.__version__}|{threads}|{MARGIN}|{ROUNDS}|{ways}"
     name = f"calibration-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
-    if wish := os.environ.get("MAE_CACHE"):
-        return Path(wish) / name
-    try:
-        from platformdirs import user_cache_path
-    except ImportError:
-        return Path(tempfile.gettempdir()) / f"mae-lib-{os.getuid()}" / name
-    return user_cache_path("mae-lib") / name
+    return cache_folder() / name
 
 
 def measure_apart(threads: int) -> tuple[Trial, ...]:
@@ -134,6 +135,11 @@ def measure(threads: int) -> list[Trial]:
         rival = next(way for way in ways if way != default)
         runs = [[_attention(s, dtype, ways[way]) for s in _ATTENTIONS] for way in (default, rival)]
         trials.append(_rival(name, default, rival, *runs))
+    if native.available():
+        from mae_lib.kernels.stack_native import stack_native
+
+        ways = [[_stack(s, way) for s in _STACKS] for way in (stack_reference, stack_native)]
+        trials.append(_rival("blocks_bf16", "torch", "native", *ways))
     single = [_products(s, linear) for s in _PRODUCTS]
     half = [_products(s, linear, torch.bfloat16) for s in _PRODUCTS]
     trials.append(_rival("precision", "fp32", "bf16", single, half, advice=True))
@@ -205,6 +211,19 @@ def _attention(shape: tuple[int, int, int, int], dtype: torch.dtype, way: Callab
 
     def run() -> None:
         torch.autograd.grad(way(q, k, v), (q, k, v), grad)
+
+    return run
+
+
+def _stack(shape: tuple[int, int], way: Callable) -> Callable:
+    """Return two blocks forward and backward, weights cast as in training."""
+    tokens, dim = shape
+    plan = Plan(batch=64, heads=6, eps=1e-6)
+    x, parameters = random_arguments(plan, tokens=tokens, dim=dim, depth=2)
+    grad = torch.randn_like(x)
+
+    def run() -> None:
+        torch.autograd.grad(way(plan, x, parameters), (x, *parameters), grad)
 
     return run
 

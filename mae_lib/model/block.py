@@ -1,7 +1,8 @@
 """Transformer blocks, driven by our own forward over timm's parameters.
 
 Where an operation has a kernel (kernels/dispatch.py: a CUDA device), a stack of blocks is run by its
-fused operations; anywhere else, and to the bit as ever, block by block.
+fused operations; in bfloat16 on a processor where it pays (kernels/choose.py), by compiled loops;
+anywhere else, and to the bit as ever, block by block.
 """
 
 from collections.abc import Callable
@@ -11,12 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from mae_lib.kernels.choose import attention_now, linear_now
+from mae_lib.kernels.choose import attention_now, blocks_now, linear_now
 from mae_lib.kernels.dispatch import takes_any
 from mae_lib.kernels.gelu import bias_gelu
 from mae_lib.kernels.linear import linear as plain_linear
 from mae_lib.kernels.norm import add_norm
 from mae_lib.kernels.packed_attention import packed_attention, query_attention
+from mae_lib.kernels.stack import Plan, fits_native
 from mae_lib.model.timm_modules import Block
 
 Cast = Callable[[Tensor], Tensor]
@@ -38,6 +40,13 @@ def run_stack(
     stands for `run_block` where a block is wrapped (sharded, or run again in the backward pass).
     """
     last = len(blocks) - 1
+    if run is None and blocks_now() == "native":
+        plan = Plan(batch, blocks[0].attn.num_heads, norm.eps, queries)
+        parameters = _parameters(blocks, norm)
+        if fits_native(plan, x, parameters):
+            from mae_lib.kernels.stack_native import stack_native
+
+            return stack_native(plan, x, parameters)
     if run is None and takes_any(x.device.type, x.dtype):
         branch = None
         for i, block in enumerate(blocks):
@@ -49,6 +58,15 @@ def run_stack(
         x = run(block, x, batch=batch, cast=cast)
     x = run(blocks[last], x, batch=batch, cast=cast, queries=queries)
     return _norm(norm, x, cast)
+
+
+def _parameters(blocks: torch.nn.Module, norm: torch.nn.LayerNorm) -> list[Tensor]:
+    """Return the master weights of blocks and of the norm behind them, as kernels/stack.py has them."""
+    layers = []
+    for block in blocks:
+        attn, mlp = block.attn, block.mlp
+        layers += [block.norm1, attn.qkv, attn.proj, block.norm2, mlp.fc1, mlp.fc2]
+    return [tensor for layer in (*layers, norm) for tensor in (layer.weight, layer.bias)]
 
 
 def run_block(

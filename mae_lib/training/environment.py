@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mae_lib.errors import RecordError
-from mae_lib.kernels import choose
+from mae_lib.kernels import choose, native
 from mae_lib.kernels.linear_fp8 import require_fp8
 from mae_lib.records.provenance import available_cores, processor, versions
 from mae_lib.records.quarantine import quarantine
@@ -61,6 +61,9 @@ def environment_of(cell: Cell, folder: Path, execution: Execution) -> dict:
         "threads": int(os.environ.get("MAE_THREADS", available_cores())),
         "versions": versions(),
     }
+    # In bfloat16 a processor may run loops that numba compiled.
+    if here["device"] == "cpu" and cell.recipe.precision == "bf16" and native.available():
+        here["versions"] = here["versions"] | {"numba": native.version()}
     if path.exists():
         try:
             begun = read_sealed(path)
