@@ -19,7 +19,6 @@ from PIL import Image
 
 from mae_lib.bench.jpegs import SIZE, encode, photographs, write_folder
 from mae_lib.bench.training_data import bench_training
-from mae_lib.images import blocks
 from mae_lib.images.blocks import Block, Making, Run, block_rows, ensure_block
 from mae_lib.images.decode import decode_square
 from mae_lib.images.entries import Entry
@@ -94,13 +93,14 @@ def bench_pack(folder: Path, images: int, *, rounds: int) -> dict:
     """Pack JPEG files at 256 pixels on one core: ours by both roads, and a plain loop of Pillow's.
 
     Ours hashes bytes and pixels, writes and keeps its journal; the plain loop opens, converts,
-    resizes and writes its rows into a mapped array. `decode_ratio` compares decoding alone.
+    resizes and writes its rows into a mapped array. Each is given the list of files and makes its
+    array anew. `decode_ratio` compares decoding alone.
     """
     keep_freed_memory()  # as the workers of a build do; all contenders here have it
     paths = sorted((folder / "jpegs").rglob("*.jpg"))
     contenders = {
-        "fast": partial(_pack, folder / "fast", folder, "fast", images),
-        "pillow": partial(_pack, folder / "pillow", folder, "pillow", images),
+        "fast": partial(_pack, *_job(folder / "fast", folder, "fast", images)),
+        "pillow": partial(_pack, *_job(folder / "pillow", folder, "pillow", images)),
         "plain loop": partial(_plain_loop, folder / "plain.npy", paths),
         "decode fast": partial(_decode_all, decode_square_fast, paths),
         "decode pillow": partial(_decode_all, decode_square, paths),
@@ -119,11 +119,10 @@ def bench_pack(folder: Path, images: int, *, rounds: int) -> dict:
 def bench_scale(folder: Path, images: int, *, rounds: int) -> dict:
     """Pack with one and with two processes that are already started: images a second, and ratio."""
     making, array, tasks = _job(folder / "scale", folder, "fast", images)
-    create(making, array)
-    with started(1) as one, started(2) as two:
+    with started(1, making.modules) as one, started(2, making.modules) as two:
         work = {
-            "1": partial(_in_pool, one, making, tasks),
-            "2": partial(_in_pool, two, making, tasks),
+            "1": partial(_pack, making, array, tasks, one.map),
+            "2": partial(_pack, making, array, tasks, two.map),
         }
         seconds = timed(work, rounds=rounds)
     return {
@@ -213,17 +212,10 @@ def _job(out: Path, root: Path, decoder: str, images: int) -> tuple[Making, Arra
     return making, array, tasks
 
 
-def _pack(out: Path, root: Path, decoder: str, images: int) -> None:
-    making, array, tasks = _job(out, root, decoder, images)
-    shutil.rmtree(out / blocks.JOURNAL, ignore_errors=True)
+def _pack(making: Making, array: Array, tasks: list[Block], run: Callable = map) -> None:
+    shutil.rmtree(making.folder, ignore_errors=True)
     create(making, array)
-    for task in tasks:
-        ensure_block(making, task)
-
-
-def _in_pool(pool, making: Making, tasks: list[Block]) -> None:
-    shutil.rmtree(making.folder / blocks.JOURNAL, ignore_errors=True)
-    for done in pool.map(partial(ensure_block, making), tasks):
+    for done in run(partial(ensure_block, making), tasks):
         assert not done.reused
 
 

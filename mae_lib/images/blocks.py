@@ -5,12 +5,14 @@ before its journal entry is there, and the entry holds the sha256 of every image
 that goes on can tell a finished block from a torn one.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -24,6 +26,8 @@ from mae_lib.study.definition import FORMAT
 BLOCK_ROWS = 1024
 # Above 64 px a block has fewer rows, so that a worker's memory does not grow with the side.
 BLOCK_BYTES = 16 * 2**20
+# What of a block is held at once: hashed and written while it is still in the processor's cache.
+SLAB_BYTES = 2 * 2**20
 # The header of every array here; np.lib.format pads a short one to it.
 HEADER_BYTES = 128
 JOURNAL = ".journal"
@@ -63,6 +67,16 @@ class Making:
     reader: object = None
     perceptual: bool = False
     limit: float = 0.0
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Name the modules that workers need for it, for `pool` to load once for all of them."""
+        needed = [__name__, *(self.reader.modules if self.reader else ())]
+        if self.smaller:
+            needed.append("mae_lib.images.decode")
+        if self.perceptual:
+            needed += ["mae_lib.images.perceptual", "imagehash"]
+        return tuple(needed)
 
 
 @dataclass(frozen=True)
@@ -109,14 +123,7 @@ def ensure_block(making: Making, block: Block) -> Done:
     entry = read_entry_of(making.folder, block)
     if entry is not None and _is_whole(making, block, entry):
         return Done(block.key, len(block.rows), True, len(entry["set_aside"]))
-    images, facts = _make(making, block)
-    _write_rows(part_path(making.folder, block.file), making.size, block.rows, images)
-    facts["smaller"] = {}
-    for side in making.smaller:
-        shrunk = shrink(images, side)
-        path = part_path(making.folder, sized(block.file, side))
-        _write_rows(path, side, block.rows, shrunk)
-        facts["smaller"][str(side)] = image_hashes(shrunk)
+    facts = _make(making, block)
     _write_entry(journal_path(making.folder, block.key), facts)
     return Done(block.key, len(block.rows), False, len(facts["set_aside"]))
 
@@ -176,61 +183,91 @@ def _is_whole(making: Making, block: Block, entry: dict) -> bool:
     return True
 
 
-def _make(making: Making, block: Block) -> tuple[np.ndarray, dict]:
-    """Return a block's pixels and what the index will say of each image."""
-    images = np.empty((len(block.rows), making.size, making.size, 3), np.uint8)
-    facts: dict = {"label": [], "width": [], "height": [], "encoded": [], "set_aside": {}}
-    done = 0
-    for run in block.runs:
-        part = images[done : done + len(run.items)]
-        if making.reader is None:
-            items = np.asarray(run.items)
-            part[...], labels = draw(run.source, items, size=making.size, seed=making.seed)
-            native = making.size // 2 if run.source == "tiny" else making.size
-            sides = [native] * len(run.items)
-            for name, values in (("label", labels.tolist()), ("width", sides), ("height", sides)):
-                facts[name] += values
-        else:
-            _decode_into(part, done, run, making, facts)
-        done += len(run.items)
-    facts["sha256"] = image_hashes(images)
-    if making.perceptual:
-        from mae_lib.images.perceptual import perceptual_hashes
+def _make(making: Making, block: Block) -> dict:
+    """Put a block's pixels into its arrays, and return what the index will say of each image.
 
-        facts["phash"], facts["dhash"] = perceptual_hashes(images)
-    return images, facts
-
-
-def _decode_into(part: np.ndarray, first: int, run: Run, making: Making, facts: dict) -> None:
-    for slot, entry in enumerate(run.items):
-        try:
-            part[slot], native, encoded = making.reader.read(entry, making.size)
-        except StoreError as error:
-            # What cannot be had now is not damaged: were it set aside, a bad minute of a disk
-            # would decide which images a data set holds.
-            if making.limit == 0 or error.exit_code != StoreError.exit_code:
-                raise
-            part[slot] = 0
-            # Without this machine's folder: the reason is under the seal of the manifest.
-            reason = str(error).removeprefix(f"{making.reader.root}/")
-            facts["set_aside"][str(first + slot)] = reason
-            native, encoded = (0, 0), ""
-        facts["label"].append(entry.label)
-        facts["width"].append(native[0])
-        facts["height"].append(native[1])
-        facts["encoded"].append(encoded)
-
-
-def _write_rows(path: Path, side: int, rows: Sequence[int], images: np.ndarray) -> None:
-    """Write rows through the file, not a mapping: a full disk is then an error and no signal.
-
-    Nothing is forced to the disk here: a build that goes on hashes what it finds.
+    Written through files and not a mapping: a full disk is then an error and no signal. Nothing is
+    forced to the disk here: a build that goes on hashes what it finds.
     """
+    facts: dict = {"label": [], "width": [], "height": [], "encoded": [], "set_aside": {}}
+    facts |= {"sha256": [], "smaller": {str(side): [] for side in making.smaller}}
+    if making.perceptual:
+        facts |= {"phash": [], "dhash": []}
+    with contextlib.ExitStack() as stack:
+        whole = stack.enter_context(open(part_path(making.folder, block.file), "r+b"))
+        smaller = [
+            (
+                side,
+                stack.enter_context(open(part_path(making.folder, sized(block.file, side)), "r+b")),
+            )
+            for side in making.smaller
+        ]
+        done = 0
+        slabs = _drawn if making.reader is None else _decoded
+        for images in slabs(making, block, facts):
+            rows = block.rows[done : done + len(images)]
+            done += len(images)
+            facts["sha256"] += image_hashes(images)
+            _write_rows(whole, making.size, rows, images)
+            for side, file in smaller:
+                shrunk = shrink(images, side)
+                facts["smaller"][str(side)] += image_hashes(shrunk)
+                _write_rows(file, side, rows, shrunk)
+            if making.perceptual:
+                from mae_lib.images.perceptual import perceptual_hashes
+
+                for name, hashes in zip(("phash", "dhash"), perceptual_hashes(images), strict=True):
+                    facts[name] += hashes
+    return facts
+
+
+def _drawn(making: Making, block: Block, facts: dict) -> Iterator[np.ndarray]:
+    """Yield the drawn pixels of each of a block's runs."""
+    for run in block.runs:
+        items = np.asarray(run.items)
+        images, labels = draw(run.source, items, size=making.size, seed=making.seed)
+        native = making.size // 2 if run.source == "tiny" else making.size
+        sides = [native] * len(items)
+        for name, values in (("label", labels.tolist()), ("width", sides), ("height", sides)):
+            facts[name] += values
+        yield images
+
+
+def _decoded(making: Making, block: Block, facts: dict) -> Iterator[np.ndarray]:
+    """Yield the decoded pixels of a block a slab at a time, in memory that the next one takes."""
+    entries = [entry for run in block.runs for entry in run.items]
+    rows = max(1, SLAB_BYTES // (making.size * making.size * 3))
+    slab = np.empty((min(rows, len(entries)), making.size, making.size, 3), np.uint8)
+    for start in range(0, len(entries), rows):
+        part = entries[start : start + rows]
+        for slot, entry in enumerate(part):
+            _read_into(slab[slot], start + slot, entry, making, facts)
+        yield slab[: len(part)]
+
+
+def _read_into(out: np.ndarray, position: int, entry, making: Making, facts: dict) -> None:
+    try:
+        _, native, encoded = making.reader.read(entry, making.size, out=out)
+    except StoreError as error:
+        # What cannot be had now is not damaged: were it set aside, a bad minute of a disk
+        # would decide which images a data set holds.
+        if making.limit == 0 or error.exit_code != StoreError.exit_code:
+            raise
+        out[...] = 0
+        # Without this machine's folder: the reason is under the seal of the manifest.
+        facts["set_aside"][str(position)] = str(error).removeprefix(f"{making.reader.root}/")
+        native, encoded = (0, 0), ""
+    facts["label"].append(entry.label)
+    facts["width"].append(native[0])
+    facts["height"].append(native[1])
+    facts["encoded"].append(encoded)
+
+
+def _write_rows(file: BinaryIO, side: int, rows: Sequence[int], images: np.ndarray) -> None:
     stride = side * side * 3
-    with open(path, "r+b") as file:
-        for slot, (first, count) in _stretches(rows):
-            file.seek(HEADER_BYTES + first * stride)
-            file.write(memoryview(images[slot : slot + count]).cast("B"))
+    for slot, (first, count) in _stretches(rows):
+        file.seek(HEADER_BYTES + first * stride)
+        file.write(memoryview(images[slot : slot + count]).cast("B"))
 
 
 def _write_entry(path: Path, facts: dict) -> None:

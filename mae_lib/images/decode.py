@@ -18,11 +18,14 @@ SMALLER = "Pillow bicubic antialiased of the stored pixels"
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 
 
-def decode_square(encoded: bytes, size: int, *, where: str) -> tuple[np.ndarray, tuple[int, int]]:
+def decode_square(
+    encoded: bytes, size: int, *, where: str, out: np.ndarray | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
     """Return uint8 `[size, size, 3]` and the native (width, height) of an encoded image.
 
     Greyscale, palette, CMYK, 16-bit and transparent images become RGB, of an animation the first
-    picture is taken; EXIF rotation is applied; the largest centred square is kept.
+    picture is taken; EXIF rotation is applied; the largest centred square is kept. The pixels are
+    put into `out` where it is given.
     Raises: StoreError naming `where` when the bytes are no image, cut, or a bomb.
     """
     image, native = open_rgb(encoded, where=where)
@@ -33,7 +36,15 @@ def decode_square(encoded: bytes, size: int, *, where: str) -> tuple[np.ndarray,
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     else:
         image = image.crop(box)
-    return np.asarray(image, np.uint8), native
+    return put(np.asarray(image, np.uint8), out), native
+
+
+def put(image: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """Return an image where it is, or put into `out`."""
+    if out is None:
+        return image
+    out[...] = image
+    return out
 
 
 def open_rgb(encoded: bytes, *, where: str) -> tuple[Image.Image, tuple[int, int]]:

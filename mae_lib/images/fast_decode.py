@@ -13,7 +13,7 @@ import threading
 import numpy as np
 from PIL import Image
 
-from mae_lib.images.decode import open_rgb
+from mae_lib.images.decode import open_rgb, put
 
 TRANSFORM_FAST = (
     "exif-transpose, centre square, simplejpeg, torch uint8 bicubic antialiased (channels last)"
@@ -23,9 +23,11 @@ _SCRATCH_BYTES = 16 * 2**20
 
 
 def decode_square_fast(
-    encoded: bytes, size: int, *, where: str
+    encoded: bytes, size: int, *, where: str, out: np.ndarray | None = None
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Return what `decode.decode_square` returns, faster and within the error stated above.
+
+    The pixels are put into `out`, contiguous, where it is given.
 
     Raises: StoreError as there.
     """
@@ -38,21 +40,28 @@ def decode_square_fast(
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return resize_fast(pixels[top : top + side, left : left + side], size), native
+    return resize_fast(pixels[top : top + side, left : left + side], size, out), native
 
 
-def resize_fast(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize uint8 `[h, w, 3]` to `[size, size, 3]`, antialiased bicubic as Pillow's."""
+def resize_fast(image: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Resize uint8 `[h, w, 3]` to `[size, size, 3]`, antialiased bicubic as Pillow's.
+
+    The pixels are put into `out`, contiguous, where it is given.
+    """
+    if out is None:
+        out = np.empty((size, size, 3), np.uint8)
     if image.shape[:2] == (size, size):
-        return np.array(image)
+        return put(image, out)
     import torch  # heavy, and only needed on this road
 
     # Whole channels-last planes are what torch resizes without a copy of its own.
     whole = _crops.of(image.size)[: image.size].reshape(image.shape)
     np.copyto(whole, image)
-    planes = torch.from_numpy(whole)[None].permute(0, 3, 1, 2)
-    planes = torch.nn.functional.interpolate(planes, (size, size), mode="bicubic", antialias=True)
-    return planes[0].permute(1, 2, 0).numpy()
+    planes, into = (torch.from_numpy(a)[None].permute(0, 3, 1, 2) for a in (whole, out))
+    # What interpolate(mode="bicubic", antialias=True) calls; only here the result has a place.
+    resize = torch.ops.aten._upsample_bicubic2d_aa.out
+    resize(planes, [size, size], False, None, None, out=into)
+    return out
 
 
 class _Scratch(threading.local):

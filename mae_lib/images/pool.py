@@ -1,11 +1,19 @@
-"""Blocks through a pool of processes: started afresh, dying with their parent, bounded in number."""
+"""Blocks through a pool of processes: dying with who started them, bounded in number and memory.
+
+On Linux a fork server imports what the workers need, once, and does nothing with it: its children
+share those pages, so that sixteen of them hold little more memory than one. Elsewhere each worker
+is started afresh and imports for itself.
+"""
 
 import contextlib
 import functools
+import gc
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
@@ -16,6 +24,8 @@ from mae_lib.records.provenance import available_cores
 
 # Tasks in the pool a worker: enough that none waits, few enough that arguments stay few.
 _AHEAD = 3
+# Elsewhere system libraries do not bear a fork.
+_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
 
 def run_all(
@@ -23,14 +33,18 @@ def run_all(
 ) -> Iterator[object]:
     """Yield `work(task)` of every task as it ends, in any order; one worker means this process.
 
-    Processes are spawned, so that no thread or lock of this one is copied into them; as with any
-    process that Python starts so, a script keeps its work under `if __name__ == "__main__"`.
+    No thread or lock of this process is copied into the workers; as with any process that Python
+    starts so, a script keeps its work under `if __name__ == "__main__"`. Arguments bound to `work`
+    say by their `modules` what the workers need loaded.
     Raises: what `work` raises; StoreError when a worker was killed.
     """
     if workers <= 1:
         yield from map(work, tasks)
         return
-    with started(workers) as pool:
+    modules = [
+        name for bound in getattr(work, "args", ()) for name in getattr(bound, "modules", ())
+    ]
+    with started(workers, modules) as pool:
         try:
             yield from _windowed(pool, work, iter(tasks), workers * _AHEAD)
         except BrokenProcessPool:
@@ -42,11 +56,19 @@ def run_all(
 
 
 @contextlib.contextmanager
-def started(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of processes that leave signals to this one and die with it."""
-    context = multiprocessing.get_context("spawn")
-    start = functools.partial(_begin, os.getpid())
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
+def started(workers: int, modules: Sequence[str] = ()) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of processes that leave signals to this one and die with it.
+
+    `modules` are loaded once for all. Where a fork server runs already, started by someone else, it
+    keeps what it has loaded, and workers load the rest each for itself.
+    """
+    context = multiprocessing.get_context(_METHOD)
+    # A server keeps the environment that it was started in, and this one may have changed since.
+    start = functools.partial(_begin, dict(os.environ))
+    with (
+        _server(context, modules),
+        ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool,
+    ):
         try:
             yield pool
         finally:
@@ -59,6 +81,28 @@ def workers_for(tasks: int, wish: int | None = None) -> int:
         return max(1, wish)
     # A process takes as long to start as a few blocks take to make.
     return max(1, min(available_cores(), tasks // 4))
+
+
+@contextlib.contextmanager
+def _server(context, modules: Sequence[str]) -> Iterator[None]:
+    """Let a fork server that starts now load `modules`, and end it with the pool that it served.
+
+    What a process starts through a fork server later, loaders of batches, wants other modules.
+    """
+    if _METHOD != "forkserver":
+        yield
+        return
+    from multiprocessing.forkserver import _forkserver as server  # it has no public end
+
+    ours = server._forkserver_pid is None
+    context.set_forkserver_preload([__name__, *modules])
+    server.ensure_running()
+    try:
+        yield
+    finally:
+        # It ends after its last child, and would be waited for till then.
+        if ours and not multiprocessing.active_children():
+            server._stop()
 
 
 def _windowed(pool: ProcessPoolExecutor, work: Callable, tasks: Iterator, most: int) -> Iterator:
@@ -75,13 +119,24 @@ def _windowed(pool: ProcessPoolExecutor, work: Callable, tasks: Iterator, most: 
             yield future.result()
 
 
-def _begin(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and die when it dies: it may have been killed outright."""
+def _begin(environment: dict[str, str]) -> None:
+    """Leave Ctrl-C to the one who started the pool, and die when it dies, be it killed outright."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent(signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    # A fork server outlives the one who started it for as long as it has children.
+    threading.Thread(target=_end_with_starter, daemon=True).start()
+    os.environ.clear()
+    os.environ.update(environment)
+    # What is loaded stays: looking through it for garbage would copy the pages that workers share.
+    gc.freeze()
     # A worker makes one block after the other: each takes the memory that the last one left.
     keep_freed_memory()
     # The pool is the parallelism: a library that starts threads of its own would fight it.
     os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def _end_with_starter() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mae_lib.errors import StudyError
-from mae_lib.images.decode import TRANSFORM, decode_square
+from mae_lib.images.decode import TRANSFORM, decode_square, put, resize_square
 from mae_lib.images.entries import CIFAR_RECORD, Entry, decode_raw, read_entry
 from mae_lib.images.fast_decode import TRANSFORM_FAST, decode_square_fast, resize_fast
 
@@ -21,15 +21,13 @@ class Decoder:
     """A road from encoded bytes to pixels, what it does, and the packages that it needs."""
 
     decode: Decode
-    resize: Callable[[np.ndarray, int], np.ndarray]
+    resize: Callable[[np.ndarray, int, np.ndarray | None], np.ndarray]
     transform: str
     packages: tuple[str, ...] = ()
 
 
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    from mae_lib.images.decode import resize_square
-
-    return image if image.shape[0] == size else resize_square(image, size)
+def _resize(image: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
+    return put(image if image.shape[0] == size else resize_square(image, size), out)
 
 
 DECODERS: dict[str, Decoder] = {
@@ -50,9 +48,17 @@ class Reader:
     decoder: str = "pillow"
     bounded: bool = True
 
-    def read(self, entry: Entry, size: int) -> tuple[np.ndarray, tuple[int, int], str]:
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Name the modules that its road imports."""
+        return (__name__, *DECODERS[self.decoder].packages)
+
+    def read(
+        self, entry: Entry, size: int, *, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, tuple[int, int], str]:
         """Return uint8 `[size, size, 3]`, the native (width, height) and the bytes' sha256.
 
+        The pixels are put into `out` where it is given.
         Raises: StoreError when the bytes are missing, or no image.
         """
         content = read_entry(self.root, entry)
@@ -60,9 +66,9 @@ class Reader:
         where = f"{entry.file}: {entry.name}"
         if entry.coding == CIFAR_RECORD:
             raw = decode_raw(content)
-            image, native = decoder.resize(raw, size), (raw.shape[1], raw.shape[0])
+            image, native = decoder.resize(raw, size, out), (raw.shape[1], raw.shape[0])
         else:
-            image, native = decoder.decode(content, size, where=where)
+            image, native = decoder.decode(content, size, where=where, out=out)
         if entry.native is not None:
             held = min(native) if self.bounded else max(entry.native)
             native = entry.native if min(entry.native) <= held else native

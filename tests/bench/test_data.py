@@ -22,7 +22,7 @@ def test_the_data_path_is_measured_end_to_end(monkeypatch):
     monkeypatch.setenv("MAE_KERNELS", "reference")
     # Pools are tested where stores are built; here their start would be most of the time.
     monkeypatch.setattr(
-        data, "started", lambda workers: contextlib.nullcontext(SimpleNamespace(map=map))
+        data, "started", lambda *_: contextlib.nullcontext(SimpleNamespace(map=map))
     )
     found = bench_data(images=12, stored=80, rounds=1, threads=1, dtype="fp32")
     assert json.loads(json.dumps(found)) == found
