@@ -31,18 +31,17 @@ from mae_lib.charts.frames import table
 from mae_lib.charts.mixture import data_mixture, native_sizes, real_pixels
 from mae_lib.charts.pictures import picture, pictures
 from mae_lib.charts.renderer import show
-from mae_lib.images.card import (
-    describe, feasibility, montage, pairs_png, png_bytes, set_aside_frame, tasks_frame,
-    terms_frame,
-)
+from mae_lib.images.card import describe, feasibility, montage, pairs_png, png_bytes
+from mae_lib.images.card import set_aside_frame, tasks_frame, terms_frame
+
+# %%
 from mae_lib.images.datasheet import manifest_seal
 from mae_lib.images.duplicates import summary
 from mae_lib.images.hygiene import duplicates, near_of, shared_with_training
 from mae_lib.images.public_sizes import feasibility as public_feasibility
 from mae_lib.images.public_sizes import feasible_totals
-from mae_lib.images.resolution import (
-    native_frame, patch_frame, public_resolutions, stored_resolutions,
-)
+from mae_lib.images.resolution import native_frame, patch_frame
+from mae_lib.images.resolution import public_resolutions, stored_resolutions
 from mae_lib.images.store import build_store
 from mae_lib.study.load import load_study, study_from_namespace
 from mae_lib.study.paths import RunPaths, data_root

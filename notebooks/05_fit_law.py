@@ -29,19 +29,12 @@ from mae_lib.charts.extrapolation import factor_map, heldout_by_rho
 from mae_lib.charts.frames import table
 from mae_lib.charts.laws import law_fit
 from mae_lib.charts.renderer import show
-from mae_lib.report.heldout_frames import (
-    held_out,
-    heldout_frame,
-    heldout_sentence,
-    heldout_wide,
-)
+
+# %%
+from mae_lib.report.heldout_frames import held_out, heldout_frame, heldout_sentence, heldout_wide
 from mae_lib.report.law_curves import design_frame
-from mae_lib.report.law_frames import (
-    fitted_frame,
-    identifiability_frame,
-    laws_frame,
-    parameters_frame,
-)
+from mae_lib.report.law_frames import fitted_frame, identifiability_frame
+from mae_lib.report.law_frames import laws_frame, parameters_frame
 from mae_lib.report.results import fit_study
 from mae_lib.report.verdicts import laws_sentences
 from mae_lib.study.load import study_from_namespace

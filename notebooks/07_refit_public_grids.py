@@ -29,21 +29,14 @@ from IPython.display import Markdown
 from mae_lib.charts.extrapolation import factor_map, heldout_by_rho, isoquants, law_fan
 from mae_lib.charts.frames import table
 from mae_lib.charts.renderer import show
+
+# %%
 from mae_lib.report.coverage import coverage_by_distance, coverage_frame, coverage_sentence
-from mae_lib.report.heldout_frames import (
-    held_out,
-    heldout_frame,
-    heldout_sentence,
-    heldout_wide,
-)
+from mae_lib.report.heldout_frames import held_out, heldout_frame, heldout_sentence, heldout_wide
 from mae_lib.report.law_curves import design_frame, fan_frame, isoquants_of, measured_along
 from mae_lib.report.law_frames import identifiability_frame, laws_frame
-from mae_lib.report.public_grids import (
-    chinchilla_frame,
-    fits_from_namespace,
-    others_frame,
-    read_refits,
-)
+from mae_lib.report.public_grids import chinchilla_frame, fits_from_namespace
+from mae_lib.report.public_grids import others_frame, read_refits
 from mae_lib.report.verdicts import chinchilla_sentence, fits_sentence
 
 # %%

@@ -25,16 +25,10 @@ from IPython.display import Markdown
 
 from mae_lib.charts.frames import table
 from mae_lib.charts.kernels import rates_by_mode, rates_together, share_of_ceiling, step_by_stage
-from mae_lib.report.gpu_frames import (
-    ablation_frame,
-    attention_frame,
-    fields_frame,
-    goals_frame,
-    kernels_frame,
-    stages_frame,
-    throughput_frame,
-    together_frame,
-)
+
+# %%
+from mae_lib.report.gpu_frames import ablation_frame, attention_frame, fields_frame, goals_frame
+from mae_lib.report.gpu_frames import kernels_frame, stages_frame, throughput_frame, together_frame
 from mae_lib.report.gpu_page import drawn, learned
 from mae_lib.report.gpu_record import coverage_of_run, device_sentence, read_measured
 

@@ -25,7 +25,7 @@ os.environ.setdefault("MAE_CACHE", _CACHE)
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def photographs() -> Path:
     """Return the folder of real photographs."""
     if not (folder := os.environ.get("MAE_DATA")):
@@ -33,7 +33,7 @@ def photographs() -> Path:
     return Path(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def grids() -> Path:
     """Return the folder of public tables of runs."""
     if not (folder := os.environ.get("MAE_GRIDS")):

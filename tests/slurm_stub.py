@@ -74,19 +74,26 @@ def srun(arguments: list[str], jobs: Path) -> None:
 
 
 def sacct(arguments: list[str], jobs: Path) -> None:
-    if value(arguments, "--name") is None:
+    if (name := value(arguments, "--name")) is None:
         return
+    # Of the run that asks only: what ended in an earlier one is no news.
+    states = [path.with_suffix(".state") for path in named(name, jobs)]
     seen, deadline = jobs / "seen", time.monotonic() + 30
     known = set(seen.read_text().split()) if seen.exists() else set()
     while time.monotonic() < deadline:
-        ended = {path.name for path in jobs.glob("*.state")}
-        if ended - known or not list(jobs.glob("*.call")):
+        ended = {path.name for path in states if path.exists()}
+        if ended - known or not states:
             break
         time.sleep(0.02)
-    seen.write_text("\n".join(ended))
-    for call in sorted(jobs.glob("*.call")):
-        state = call.with_suffix(".state")
-        print(f"{call.stem}|{state.read_text() if state.exists() else 'RUNNING'}")
+    seen.write_text("\n".join(known | ended))
+    for state in states:
+        print(f"{state.stem}|{state.read_text() if state.exists() else 'RUNNING'}")
+
+
+def named(name: str, jobs: Path) -> list[Path]:
+    """Return the calls of the jobs of one run of the engine."""
+    calls = sorted(jobs.glob("*.call"))
+    return [c for c in calls if value(json.loads(c.read_text()), "--job-name") == name]
 
 
 def squeue(arguments: list[str], jobs: Path) -> None:
@@ -96,12 +103,7 @@ def squeue(arguments: list[str], jobs: Path) -> None:
 def scancel(arguments: list[str], jobs: Path) -> None:
     """End every process of the jobs, as Slurm's own does, whatever session it is in."""
     name = value(arguments, "--name")
-    named = {
-        p.stem
-        for p in jobs.glob("*.call")
-        if value(json.loads(p.read_text()), "--job-name") == name
-    }
-    for job in named or arguments:
+    for job in [call.stem for call in named(name, jobs)] or arguments:
         if (jobs / f"{job}.state").exists():
             continue
         (jobs / f"{job}.cancelled").touch()

@@ -64,8 +64,9 @@ def test_every_figure_has_a_text_alternative_and_every_chart_its_data(html):
 
 def test_a_missing_number_fails_the_build(tmp_path):
     source = copy_of_the_project(tmp_path)
-    page = source / "book" / "index.md"
-    page.write_text(page.read_text() + "\n\n{{ no_such_number }}\n")
+    # One page is enough; the numbers are those of all results.
+    (source / "_toc.yml").write_text("format: jb-book\nroot: book/page\n")
+    (source / "book" / "page.md").write_text("# A page\n\n{{ no_such_number }}\n")
     with pytest.raises(MaeError, match="no_such_number"):
         build(source, tmp_path / "out")
 
@@ -106,11 +107,12 @@ def test_pages_open_from_the_file_system_in_both_themes_and_at_360_pixels(html):
         for path in pages(html):
             if path.name in ("search.html", "genindex.html", "index.html"):
                 continue
+            page.set_viewport_size({"width": 1280, "height": 900})
+            page.goto(path.as_uri())
+            charts = page.locator(".vega-chart").count()
             for theme in ("light", "dark"):
                 page.set_viewport_size({"width": 1280, "height": 900})
-                page.goto(path.as_uri())
                 page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-                charts = page.locator(".vega-chart").count()
                 if charts:
                     page.wait_for_function(
                         f"document.querySelectorAll('.vega-live svg').length == {charts}"

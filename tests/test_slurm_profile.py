@@ -69,17 +69,17 @@ def test_a_study_is_interrupted_fails_in_one_line_and_finishes_on_a_cluster(clus
     wait_until(lambda: (jobs / "1000.state").exists() and not processes_of(tmp_path / "runs"))
     assert (jobs / "1000.state").read_text() == "CANCELLED"
 
-    (run / "cells").touch()
+    (run / "store").touch()
     failing = cluster()
     said = failing.communicate(timeout=240)[1]
     line = said.strip().splitlines()[-1]
-    assert line.startswith("mae: tiny: notebooks/02_pretrain_cell: "), said
-    assert f"{run}/cells" in line
+    assert line.startswith("mae: tiny: notebooks/01_rebuild_dataset: "), said
+    assert f"{run}/store" in line
     assert "cannot be written" in line
     assert failing.returncode in (1, 2)
-    assert (jobs / "1002.state").read_text() == "FAILED"
+    assert (jobs / "1001.state").read_text() == "FAILED"
 
-    (run / "cells").unlink()
+    (run / "store").unlink()
     finished = cluster()
     said = finished.communicate(timeout=240)[1]
     assert finished.returncode == 0, said
@@ -88,10 +88,9 @@ def test_a_study_is_interrupted_fails_in_one_line_and_finishes_on_a_cluster(clus
     assert training.with_name("record.json").exists()
     calls = [json.loads(path.read_text()) for path in sorted(jobs.glob("*.call"))]
     asked = [(value(c, "--comment").split("_")[1], value(c, "--gpus")) for c in calls]
-    dataset, pretrain = ("dataset", None), ("pretrain", "2")
-    assert asked == [dataset, dataset, pretrain, pretrain, ("evaluate", "1")]
+    assert asked == [("dataset", None)] * 3 + [("pretrain", "2"), ("evaluate", "1")]
     assert {value(call, "-A") for call in calls} == {"lab"}
-    assert (value(calls[2], "--mem"), value(calls[2], "-t")) == ("32000", "1440")
+    assert (value(calls[3], "--mem"), value(calls[3], "-t")) == ("32000", "1440")
 
 
 def wait_until(is_so) -> None:

@@ -4,11 +4,11 @@ A GPU machine may have no typer, no YAML schema, no notebooks. What runs there i
 full command line offers the same commands.
 """
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
+from mae_lib.cli.usage import OneLineParser
 from mae_lib.errors import MaeError
 
 # Each module has `add_arguments(parser)` and `run(arguments)`.
@@ -24,10 +24,13 @@ def wanted(arguments: Sequence[str]) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a bare command; an error of ours is one line on stderr, its exit code is returned."""
+    """Run a bare command; an error of ours is one line on stderr, its exit code is returned.
+
+    Raises: SystemExit with code 2, after one line too, for a command that was called wrongly.
+    """
     group, command = arguments[:2]
     module = importlib.import_module(COMMANDS[group, command])
-    parser = argparse.ArgumentParser(prog=f"mae {group} {command}", description=module.__doc__)
+    parser = OneLineParser(prog=f"mae {group} {command}", description=module.__doc__)
     module.add_arguments(parser)
     try:
         module.run(parser.parse_args(arguments[2:]))

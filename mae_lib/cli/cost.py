@@ -28,7 +28,7 @@ def cost(
     from mae_lib.cost import cost_of_sizes
     from mae_lib.devices import device_named, devices_for, hours, spread
 
-    _check(resolution, patch_size, mask_ratio, images_seen, decoder_dim, decoder_depth)
+    _check(model, resolution, patch_size, mask_ratio, images_seen, decoder_dim, decoder_depth)
     machine = device_named(device)
     counted = cost_of_sizes(
         model,
@@ -61,8 +61,11 @@ def cost(
     print(as_json.dumps(values, indent=1) if json else _lines(values))
 
 
-def _check(resolution, patch_size, mask_ratio, images_seen, decoder_dim, decoder_depth) -> None:
+def _check(
+    model, resolution, patch_size, mask_ratio, images_seen, decoder_dim, decoder_depth
+) -> None:
     from mae_lib.errors import StudyError
+    from mae_lib.study.models import require_decoder
 
     sizes = {"resolution": resolution, "patch_size": patch_size}
     sizes |= {"decoder_dim": decoder_dim, "decoder_depth": decoder_depth}
@@ -71,6 +74,11 @@ def _check(resolution, patch_size, mask_ratio, images_seen, decoder_dim, decoder
             raise StudyError(f"{name}: from 1 to 1,000,000, got {value}")
     if not (math.isfinite(images_seen) and images_seen > 0):
         raise StudyError(f"images_seen: more than 0, got {images_seen:g}")
+    if patch_size > resolution:
+        raise StudyError(
+            f"patch_size: at most the resolution of {resolution} pixels, got {patch_size}"
+        )
+    require_decoder(model, decoder_dim)
     tokens = (resolution // patch_size) ** 2
     if not 0 < mask_ratio < 1 or not 0 < int(tokens * (1 - mask_ratio)) < tokens:
         raise StudyError(

@@ -5,7 +5,9 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
+from mae_lib.cli.usage import typer_problem, usage_line
 from mae_lib.errors import INTERRUPTED, MaeError
 
 _CTRL_C = 130
@@ -61,17 +63,16 @@ def main() -> None:
     # A scheduler's SIGTERM ends a command as Ctrl-C does, so that its workers end with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        code = app(prog_name="mae", standalone_mode=False)
+        # Typer ends so, and silently, on a KeyboardInterrupt inside a command.
+        sys.exit(_interrupted() if code == _CTRL_C else code)
+    except TyperException as error:
+        sys.exit(_misused(error, sys.argv[1:]))
     except MaeError as error:
         print(f"mae: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(_interrupted())
-    except SystemExit as end:
-        # Typer ends so, and silently, on a KeyboardInterrupt inside a command.
-        if end.code == _CTRL_C:
-            sys.exit(_interrupted())
-        raise
     except MemoryError:
         print("mae: out of memory; free some, or run fewer cells at once", file=sys.stderr)
         sys.exit(1)
@@ -81,6 +82,23 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         print(f"mae: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _misused(error: TyperException, words: list[str]) -> int:
+    """Tell a wrong call in one line; a call without a command has been answered with its help."""
+    if problem := typer_problem(error):
+        print(usage_line(_called(words), problem), file=sys.stderr)
+    return error.exit_code
+
+
+def _called(words: list[str]) -> str:
+    """Return the command that the words name: `mae study run`."""
+    path, command = ["mae"], typer.main.get_command(app)
+    for word in words:
+        if (command := getattr(command, "commands", {}).get(word)) is None:
+            break
+        path.append(word)
+    return " ".join(path)
 
 
 def _interrupted() -> int:

@@ -12,15 +12,17 @@ def register_commands(study: typer.Typer) -> None:
     """Add the commands to `mae study`."""
     for command in (order, baselines, register, merge):
         study.command(command.__name__)(command)
-    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+    passed_on = {"ignore_unknown_options": True}
     study.command("piece", context_settings=passed_on, add_help_option=False)(piece)
 
 
-def piece(context: typer.Context) -> None:
+def piece(
+    words: Annotated[list[str] | None, typer.Argument(help="Its own options.")] = None,
+) -> None:
     """Measure the next cells that fit into some minutes (`mae study piece --help`)."""
     from mae_lib.cli import bare
 
-    if code := bare.main(["study", "piece", *context.args]):
+    if code := bare.main(["study", "piece", *(words or [])]):
         raise typer.Exit(code)
 
 

@@ -1,13 +1,21 @@
 """A datasheet of a store, answered from its manifest: nothing in it is typed by hand but the questions.
 
+What a study's author or a file says is escaped: it is text, whatever markup it looks like.
+
 Source: Gebru et al. 2021, "Datasheets for datasets" (arXiv 1803.09010), its seven sections.
 """
+
+import html
+import re
 
 import pandas as pd
 
 from mae_lib.images.card import describe, set_aside_frame, tasks_frame, terms_frame
 from mae_lib.images.duplicates import summary
 from mae_lib.images.store import Store
+
+# What Markdown, or a table, a formula or a substitution in it, takes for markup inside a line.
+_MARKUP = re.compile(r"([\\`*\[\]|~${}]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 
 def datasheet(store: Store, *, name: str, question: str, pairs: pd.DataFrame) -> str:
@@ -31,7 +39,7 @@ def datasheet(store: Store, *, name: str, question: str, pairs: pd.DataFrame) ->
 def _motivation(name: str, question: str) -> list[str]:
     return [
         f"**For what purpose was the set made?** To answer the question of the study `{name}`: "
-        f"{question}",
+        f"{_escaped(question)}",
         "**By whom?** By whoever ran `mae data build`: the set is a recipe, its bytes are made "
         "where they are used.",
     ]
@@ -149,5 +157,9 @@ def _table(frame: pd.DataFrame) -> str:
 
 
 def _cell(value: object) -> str:
-    text = f"{value:,}" if isinstance(value, int) else str(value)
-    return text.replace("|", r"\|").replace("\n", " ").replace("<", "&lt;")
+    return _escaped(f"{value:,}" if isinstance(value, int) else str(value))
+
+
+def _escaped(text: str) -> str:
+    """Return one line of Markdown that is read as `text`, its white space apart."""
+    return _MARKUP.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -10,6 +10,10 @@ from pathlib import Path
 from mae_lib.errors import BusyError, MaeError
 from mae_lib.records.atomic import not_written
 
+# In a cell's folder: the first is held by whoever trains it and dies with him; the second by rank 0,
+# which may then still be saving.
+CELL_LOCK, RANKS_LOCK = ".lock", ".ranks.lock"
+
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
@@ -39,3 +43,21 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Say whether a process that lives holds the lock file `path`; nothing is made or waited for.
+
+    The look itself is a shared lock of a moment.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mae_lib.cost import cost_of
 from mae_lib.errors import RecordError
+from mae_lib.records.locks import CELL_LOCK, RANKS_LOCK, is_held
 from mae_lib.records.sealed import read_sealed
 from mae_lib.study.definition import Cell
 
@@ -26,9 +27,33 @@ def cell_state(folder: Path) -> str:
             return f"failed: {read_sealed(folder / 'failed.json')['message']}"
     except RecordError as error:
         return f"damaged: {error}"
-    if (row := last_metrics(folder)) is not None:
-        return f"training, {describe_row(row, curve_header(folder))}"
-    return "not begun"
+    if not (folder / "cell.json").exists() and last_metrics(folder) is None:
+        return "not begun"
+    if is_held(folder / CELL_LOCK) or is_held(folder / RANKS_LOCK):
+        return _training(folder)
+    return _interrupted(folder)
+
+
+def _training(folder: Path) -> str:
+    if (row := last_metrics(folder)) is None:
+        return "training, no step is logged yet"
+    return f"training, {describe_row(row, curve_header(folder))}"
+
+
+def _interrupted(folder: Path) -> str:
+    """Say from where a cell that nobody trains would go on: the newest checkpoint that is sealed."""
+    step = 0
+    for record in sorted((folder / "state").glob("step-*.json"), reverse=True):
+        try:
+            step = int(read_sealed(record)["step"])
+            break
+        except RecordError:
+            continue
+    steps = curve_header(folder).get("steps")
+    whole = f" of {steps}" if steps else ""
+    if not step:
+        return "interrupted, it would begin again: no step is saved"
+    return f"interrupted, it would go on from step {step}{whole}"
 
 
 def describe_row(row: dict, header: dict) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mae_lib.errors import StudyError
 from mae_lib.study.definition import Cell, Data, Evaluation, Recipe
-from mae_lib.study.models import model_shape
+from mae_lib.study.models import require_decoder
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def check_cell(cell: Cell) -> None:
 
     Raises: StudyError.
     """
-    model_shape(cell.model)
+    require_decoder(cell.model, cell.recipe.decoder_dim, cell.recipe.decoder_heads)
     if cell.patch_size > cell.resolution:
         raise StudyError(
             f"resolution: must be at least the patch of {cell.patch_size} pixels, "

@@ -1,5 +1,6 @@
 """The encoders of the grid by name, each with its default decoder. Shapes only: no torch."""
 
+import math
 from dataclasses import dataclass
 
 from mae_lib.errors import StudyError
@@ -68,3 +69,20 @@ def model_shape(name: str) -> ModelShape:
     if name not in MODELS:
         raise StudyError(f"model: unknown name, got {name!r}{nearest(name, MODELS)}")
     return MODELS[name]
+
+
+def require_decoder(model: str, dim: int | None, heads: int | None = None) -> None:
+    """Refuse a decoder `dim` wide that its heads, or the four parts of a position, do not divide.
+
+    None stands for the model's own. Raises: StudyError.
+    """
+    shape = model_shape(model)
+    width, count = dim or shape.decoder_dim, heads or shape.decoder_heads
+    unit = math.lcm(count, 4)
+    if width % unit:
+        below = width - width % unit
+        fitting = f"{below} or {below + unit}" if below else f"{unit}"
+        raise StudyError(
+            f"decoder_dim: must be a multiple of its {count} heads and of 4 (the sines and cosines "
+            f"of a position), got {width}; {fitting} would do"
+        )

@@ -25,11 +25,30 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def study_path(name_or_path: str | Path) -> Path:
-    """Find a study by its file, or by its name under `studies/`."""
+    """Find a study by its file, or by its name under `studies/`.
+
+    Raises: StudyError for a folder, and for what can be neither a name nor such a file.
+    """
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
-        return path if path.is_absolute() or path.exists() else root() / path
+        path = path if path.is_absolute() or path.exists() else root() / path
+        if path.is_dir():
+            raise _no_file(path, str(name_or_path))
+        return path
+    if "/" in str(name_or_path):
+        raise _no_file(path, str(name_or_path))
     return root() / "studies" / f"{safe_name(str(name_or_path), 'study')}.yaml"
+
+
+def _no_file(path: Path, got: str) -> StudyError:
+    if not path.is_dir():
+        return StudyError(
+            f"study: a name under studies/, or a file that ends in .yaml, is wanted, got {got!r}"
+        )
+    inside = sorted(file.name for file in path.glob("*.y*ml"))
+    held = f"it holds {', '.join(inside[:3])}" if inside else "none lies in it"
+    more = f" (+{len(inside) - 3} more)" if len(inside) > 3 else ""
+    return StudyError(f"study: {path} is a folder; name a study's file: {held}{more}")
 
 
 def read_yaml(path: Path) -> dict:

@@ -12,7 +12,7 @@ from mae_lib.evaluation.evaluate import evaluate
 from mae_lib.evaluation.features import Encode, Features, encoder_on
 from mae_lib.images.store import Store, build_store
 from mae_lib.model.mae import MaskedAutoencoder
-from mae_lib.records.locks import locked
+from mae_lib.records.locks import CELL_LOCK, locked
 from mae_lib.records.provenance import commit
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.records.table import cell_columns
@@ -63,7 +63,7 @@ def record_cell(cell: Cell, out: str, *, keep: Keep | None = None) -> dict:
     path = paths.cell(cell.id) / "record.json"
     store = open_images(cell, paths)
     trained = pretrain(cell, store, paths.cell(cell.id), execution=execution_of(paths))
-    with locked(paths.cell(cell.id) / ".lock"):
+    with locked(paths.cell(cell.id) / CELL_LOCK):
         if not path.exists():
             write_sealed(path, _record(cell, store, trained, paths.baselines, keep))
     return read_sealed(path)

@@ -20,7 +20,7 @@ import torch
 
 from mae_lib.errors import Interrupted, MaeError, StudyError
 from mae_lib.records.atomic import write_json
-from mae_lib.records.locks import locked
+from mae_lib.records.locks import RANKS_LOCK, locked
 from mae_lib.records.orphans import die_with_parent
 from mae_lib.records.provenance import available_cores
 from mae_lib.study.definition import Cell, settings_of
@@ -31,8 +31,6 @@ from mae_lib.training.signals import stopping
 from mae_lib.training.world import World
 
 POLL_SECONDS = 0.1
-# Held by rank 0 beside the cell's own lock, which dies with the launcher.
-RANKS_LOCK = ".ranks.lock"
 
 
 def train_on_devices(

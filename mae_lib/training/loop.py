@@ -17,7 +17,7 @@ from mae_lib.images.store import Store
 from mae_lib.kernels import choose
 from mae_lib.model.mae import MaskedAutoencoder, compute_dtype, residual_dtype
 from mae_lib.model.masking import keep_count
-from mae_lib.records.locks import locked
+from mae_lib.records.locks import CELL_LOCK, locked
 from mae_lib.study.definition import Cell
 from mae_lib.study.execution import Execution
 from mae_lib.study.models import model_shape
@@ -70,7 +70,7 @@ def pretrain(
     folder belongs to another cell; BusyError when another process trains it and `wait` is False;
     OutOfMemory when not one image fits.
     """
-    with locked(folder / ".lock", wait=wait):
+    with locked(folder / CELL_LOCK, wait=wait):
         wait_for_orphans(folder)
         done = completed(cell, folder)
         sweep(folder, complete=done is not None and done.status == "complete")

@@ -14,11 +14,10 @@ from pathlib import Path
 from mae_lib.errors import MaeError
 from mae_lib.images.store import open_store
 from mae_lib.records.atomic import write_json
-from mae_lib.records.locks import locked
+from mae_lib.records.locks import RANKS_LOCK, locked
 from mae_lib.records.orphans import die_with_parent
 from mae_lib.study.execution import Execution
 from mae_lib.study.recorded import cell_from_settings
-from mae_lib.training.launch import RANKS_LOCK
 from mae_lib.training.loop import train
 from mae_lib.training.world import joined
 

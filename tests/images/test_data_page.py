@@ -1,9 +1,12 @@
 """What the data page says: resolutions, terms, Croissant metadata, the datasheet."""
 
+import html
 import json
 import logging
+import re
 
 import pytest
+from markdown_it import MarkdownIt
 from photograph_folders import encoded, picture, two_sources, write_two
 
 from mae_lib.charts.mixture import data_mixture, native_sizes, real_pixels
@@ -150,3 +153,26 @@ def test_the_datasheet_answers_its_seven_sections_from_the_manifest(store):
     assert r"\|" in text or "not a picture" not in text
     assert "<b>" not in text
     assert tasks_frame(store)["classes"].tolist() == [2]
+
+
+def test_markup_in_a_question_or_a_file_name_is_text_on_the_datasheet(store):
+    question = (
+        "Do *more* <script>alert(1)</script> `images` [help](http://x.y) ![i](j) & &amp; a_b _c_ "
+        r"$x^2$ | {{ fill }} {ref}`d` ~~no~~ \\* 1. # more"
+        "\n\n# A heading\n- a list | a cell"
+    )
+    text = datasheet(store, name="two", question=question, pairs=duplicates(store, workers=1))
+    (line,) = (line for line in text.splitlines() if "question of the study" in line)
+    reader = MarkdownIt("gfm-like", {"linkify": False})
+    shown = reader.render(line)
+    assert set(re.findall(r"</?[a-z]+", shown)) == {
+        "<p",
+        "</p",
+        "<strong",
+        "</strong",
+        "<code",
+        "</code",
+    }
+    plain = html.unescape(re.sub(r"<[^>]*>", "", shown))
+    assert plain.strip().endswith("two: " + " ".join(question.split()))
+    assert "<h1>A heading" not in reader.render(text)

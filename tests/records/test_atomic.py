@@ -1,12 +1,15 @@
 """Files appear whole or not at all, whatever happens in between."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import forked_writer
 import pandas as pd
 import pytest
+from forked_writer import write
 
 from mae_lib.errors import BusyError, MaeError, RecordError
 from mae_lib.records.atomic import replacing, sha256_of, write_bytes, write_json
@@ -16,39 +19,25 @@ from mae_lib.records.quarantine import quarantine
 from mae_lib.records.sealed import read_sealed, write_sealed
 from mae_lib.records.sidecar import check_sidecar, read_table, write_table
 
-WRITER = """
-import sys
-from pathlib import Path
-from mae_lib.records.sealed import write_sealed
-from mae_lib.records.sidecar import write_table
-import pandas as pd
-folder = Path(sys.argv[1])
-for n in range(3):
-    write_sealed(folder / "a.json", {"n": n, "text": "x" * 5000})
-    write_table(folder / "b.csv", pd.DataFrame({"n": [n] * 50}))
-"""
+POINTS = (1, 2, 3, 5, 8, 13, 17)
 
 
-def run_writer(folder: Path, fault: str | None) -> int:
-    env = os.environ | ({"MAE_FAULT_AT": fault} if fault else {})
-    command = [sys.executable, "-W", "ignore", "-c", WRITER, str(folder)]
-    return subprocess.run(command, env=env, capture_output=True, check=False).returncode
-
-
-@pytest.mark.parametrize("kind", ["kill", "enospc"])
+@pytest.mark.parametrize(("kind", "code"), [("kill", -signal.SIGKILL), ("enospc", 1)])
 def test_a_writer_broken_at_any_point_leaves_whole_files_and_a_rerun_equals_the_undisturbed(
-    tmp_path, kind
+    tmp_path, kind, code
 ):
-    calm = tmp_path / "calm"
-    assert run_writer(calm, None) == 0
-    for point in (1, 2, 3, 5, 8, 13, 17):
-        broken = tmp_path / f"{kind}-{point}"
-        assert run_writer(broken, f"{kind}:{point}") != 0
+    write(tmp_path / "calm")
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-W", "ignore", forked_writer.__file__, tmp_path, kind]
+    ended = subprocess.check_output([*command, *map(str, POINTS)], env=env, text=True)
+    assert [int(word) for word in ended.split()] == [code] * len(POINTS)
+    for point in POINTS:
+        broken = tmp_path / str(point)
         if (broken / "a.json").exists():
             read_sealed(broken / "a.json")
-        assert run_writer(broken, None) == 0
+        write(broken)
         for name in ("a.json", "b.csv", "b.csv.seal.json"):
-            assert (broken / name).read_bytes() == (calm / name).read_bytes()
+            assert (broken / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
 
 
 def test_a_failed_write_keeps_the_old_content_and_leaves_no_temporary_file(tmp_path):

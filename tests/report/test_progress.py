@@ -6,6 +6,7 @@ import re
 import pytest
 
 from mae_lib.cli.engine import Meter
+from mae_lib.records.locks import CELL_LOCK, RANKS_LOCK, locked
 from mae_lib.records.sealed import write_sealed
 from mae_lib.report.anchors import ANCHORS, anchors_of
 from mae_lib.report.progress import cell_state, cell_work, clock, last_metrics
@@ -27,21 +28,43 @@ def test_a_cell_that_trains_says_how_far_how_fast_and_what_holds_it_up(tmp_path)
     assert cell_state(tmp_path) == "not begun"
     event = {"event": "out of memory", "after_step": 101, "micro_batch": 4}
     write_curve(tmp_path, ROW, event)
-    assert cell_state(tmp_path) == (
-        "training, step 100 of 400, loss 0.710 (the mean: 0.980), 1,234 images/s, "
-        "41 % of 210 GFLOP/s, bound by compute, about 16 s left"
-    )
+    with locked(tmp_path / CELL_LOCK):
+        assert cell_state(tmp_path) == (
+            "training, step 100 of 400, loss 0.710 (the mean: 0.980), 1,234 images/s, "
+            "41 % of 210 GFLOP/s, bound by compute, about 16 s left"
+        )
 
 
 def test_a_curve_written_before_there_was_more_to_say_is_read(tmp_path):
     old = {k: ROW[k] for k in ("step", "images_seen", "loss", "lr", "grad_norm", "images_per_s")}
     write_curve(tmp_path, old, header={"cell": "x", "digest": "y", "steps": 400, "batch": 64})
-    assert cell_state(tmp_path) == (
-        "training, step 100 of 400, loss 0.710, 1,234 images/s, about 16 s left"
-    )
+    with locked(tmp_path / CELL_LOCK):
+        assert cell_state(tmp_path) == (
+            "training, step 100 of 400, loss 0.710, 1,234 images/s, about 16 s left"
+        )
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 120, "images_se')
     assert last_metrics(tmp_path) == old
+
+
+def test_a_cell_that_nobody_holds_says_from_where_it_would_go_on(tmp_path):
+    nowhere = "interrupted, it would begin again: no step is saved"
+    write_curve(tmp_path)
+    write_sealed(tmp_path / "cell.json", {"id": "x"})
+    assert cell_state(tmp_path) == nowhere
+    with locked(tmp_path / CELL_LOCK):
+        assert cell_state(tmp_path) == "training, no step is logged yet"
+    write_curve(tmp_path, ROW)
+    assert cell_state(tmp_path) == nowhere
+    (tmp_path / "state").mkdir()
+    for step in (80, 90):
+        write_sealed(tmp_path / "state" / f"step-{step:08d}.json", {"step": step})
+    assert cell_state(tmp_path) == "interrupted, it would go on from step 90 of 400"
+    (tmp_path / "state" / "step-00000090.json").write_text("{")
+    assert cell_state(tmp_path) == "interrupted, it would go on from step 80 of 400"
+    # Ranks that their launcher's death has left may still be saving.
+    with locked(tmp_path / RANKS_LOCK):
+        assert cell_state(tmp_path).startswith("training, step 100 of 400")
 
 
 def test_a_run_that_diverged_or_did_not_fit_says_where_and_what_to_do(tmp_path):

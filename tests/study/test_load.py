@@ -67,6 +67,8 @@ def test_a_changed_setting_changes_the_digest_and_nothing_else_does():
         ({"steps": 3.5}, "got 3.5"),
         ({"steps": True}, "a number or a name was expected, got True"),
         ({"decoder_dim": 64, "decoder_heads": 3}, "must divide"),
+        ({"decoder_heads": 3}, "a multiple of its 3 heads and of 4"),
+        ({"model": "vit_micro", "decoder_dim": 64}, "got 64; 60 or 72 would do"),
         ({"precision": "fp16"}, "'fp32', 'bf16', 'fp64' or 'fp8'"),
         ({"study": "pockt"}, "did you mean 'pocket'"),
         ({"out": "../x"}, "a-z, 0-9"),
@@ -149,6 +151,23 @@ def test_a_file_that_is_no_study_ends_in_one_line(tmp_path, text, says):
     with pytest.raises(StudyError, match=says) as caught:
         load_study(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_or_another_file_in_place_of_a_study_ends_in_one_line(tmp_path):
+    for path, says in (
+        (tmp_path, f"study: {tmp_path} is a folder; name a study's file: none lies in it"),
+        (
+            root() / "studies",
+            "it holds measured-128.yaml, measured-rehearsal.yaml, measured.yaml (+",
+        ),
+        (tmp_path / "x.txt", f"a file that ends in .yaml, is wanted, got '{tmp_path}/x.txt'"),
+    ):
+        with pytest.raises(StudyError, match=re.escape(says)) as caught:
+            load_study(path)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(StudyError, match=r"folder\.yaml is a folder; name"):
+        load_study(tmp_path / "folder.yaml")
 
 
 def test_an_edited_copy_is_another_study_with_other_cells(tmp_path):

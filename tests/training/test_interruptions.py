@@ -18,6 +18,7 @@ from mae_lib.images.store import build_store
 from mae_lib.records.atomic import sha256_of
 from mae_lib.records.locks import locked
 from mae_lib.records.sealed import read_sealed
+from mae_lib.report.progress import cell_state
 from mae_lib.training.loop import pretrain
 from mae_lib.training.signals import stopping
 
@@ -81,6 +82,15 @@ def test_killed_at_twenty_random_points_and_resumed_it_ends_with_the_same_bits(f
         # At once: the lock of the dead process is free.
         assert forker.run(folder).code == 0
         require_same(folder, calm)
+
+
+def test_the_status_of_a_killed_cell_says_the_step_that_it_then_goes_on_from(forker, calm, base):
+    # A line every 5 steps, a checkpoint every step: step 12 is never done.
+    assert forker.run(base, "step:kill:12").code == -signal.SIGKILL
+    assert cell_state(base) == f"interrupted, it would go on from step 11 of {STEPS}"
+    assert forker.run(base).code == 0
+    require_same(base, calm)
+    assert cell_state(base) == "trained, not evaluated"
 
 
 def test_a_disk_that_fills_at_any_kind_of_write_is_one_line_and_harms_no_checkpoint(
