@@ -7,6 +7,7 @@ batch sequence and computes its own contiguous rows of each batch; gradients are
 
 import contextlib
 import functools
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -226,7 +227,9 @@ def clip_gradients(parameters: list[torch.nn.Parameter], most: float) -> Tensor:
     norm = get_total_norm(gradients, foreach=True)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
-    clip_grads_with_norm_(parameters, most, norm, foreach=True)
+    # Without a limit the factor is 1: a pass over every gradient that moves no bit.
+    if math.isfinite(most):
+        clip_grads_with_norm_(parameters, most, norm, foreach=True)
     return norm
 
 
