@@ -5,7 +5,7 @@ undisturbed one, however it is split.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -123,20 +123,27 @@ def batches(
 
     `workers` processes read and draw ahead; what they hand over is cropped here, on the device, so
     that their number changes no bit. Without workers, a thread reads ahead of a store that is
-    larger than its share of memory.
+    larger than its share of memory, for a CUDA device into pinned buffers that are used again.
     """
     crop = crop_way(cell.recipe.crop)
     prepared = in_order(DrawnSteps(cell, store, rows), start, stop, workers=workers)
     if workers == 0 and needs_streaming(store.images.nbytes, device):
-        prepared = prefetched(prepared)
+        prepared = prefetched(map(_pinned, prepared) if device.type == "cuda" else prepared)
     for drawn in prepared:
         boxes, flips = _sent(drawn.boxes, device), _sent(drawn.flips, device)
         pixels = crop(_sent(drawn.images, device), boxes, flips, cell.pixels)
         yield Batch(normalise(pixels).to(dtype), _sent(drawn.order, device))
 
 
+def _pinned(drawn: Drawn) -> Drawn:
+    """Copy to pinned memory, of which torch keeps a pool: a buffer returns to it when all copies out
+    of it have ended."""
+    return Drawn(*(getattr(drawn, field.name).pin_memory() for field in fields(drawn)))
+
+
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy to the device; from pinned memory, so that the host does not wait for what runs there."""
     if device.type != "cuda":
         return tensor.to(device)
+    # What is pinned already is not copied again.
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -104,3 +104,26 @@ def test_training_sees_the_same_batches_of_a_store_that_is_streamed(tmp_path, mo
         assert torch.equal(one.pixels, two.pixels)
         assert torch.equal(one.order, two.order)
     assert not threads()
+
+
+def test_for_a_cuda_device_the_thread_pins_all_that_travels(tmp_path, monkeypatch):
+    from mae_lib.training import batches as training
+
+    store = build_store(DATA, tmp_path / "store", data_root=None)
+    given = {"start": 3, "stop": 8, "dtype": torch.float32}
+    plain = list(training.batches(CELL, store, device=CPU, **given))
+    where = []
+
+    def pinned(tensor):
+        where.append(threading.current_thread().name)
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
+    monkeypatch.setattr(training, "needs_streaming", lambda *size: True)
+    # No such device here: what would be sent stays.
+    monkeypatch.setattr(training, "_sent", lambda tensor, device: tensor)
+    streamed_ = list(training.batches(CELL, store, device=torch.device("cuda"), **given))
+    assert where == ["images-ahead"] * 4 * len(plain)
+    for one, two in zip(plain, streamed_, strict=True):
+        assert torch.equal(one.pixels, two.pixels)
+        assert torch.equal(one.order, two.order)
