@@ -75,14 +75,15 @@ def heldout_by_rho(errors: pd.DataFrame, *, unit: str = "points") -> alt.TopLeve
     edge = max(1.2, float(errors.rho.max()) * 1.05)
     region = pd.DataFrame({"low": [1.0], "high": [edge]})
     band = alt.Chart(region).mark_rect(opacity=0.12, color=GREY).encode(x="low:Q", x2="high:Q")
+    # One domain for colour and shape, or the legend shows each of them alone.
+    laws = alt.Scale(domain=errors.law.unique().tolist())
     base = alt.Chart(errors).encode(
         x=alt.X("rho:Q", title="Distance beyond the training cells (rho)"),
         y=alt.Y("rmse:Q", title=f"Held-out error (RMSE, {unit})"),
-        color=alt.Color("law:N", sort=None, legend=None),
+        color=alt.Color("law:N", title="Law", scale=laws),
     )
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
-        color=alt.Color("law:N", sort=None, title="Law"),
-        shape=alt.Shape("law:N", sort=None, title="Law"),
+        shape=alt.Shape("law:N", title="Law", scale=laws),
         tooltip=[
             "law",
             "split",
