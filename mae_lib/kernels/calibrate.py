@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from mae_lib.kernels.attention import attention_fused, attention_products
 from mae_lib.kernels.linear import linear, linear_onednn
 from mae_lib.kernels.stack import Plan, random_arguments, stack_reference
 from mae_lib.records.cache import cache_folder
+from mae_lib.records.locks import locked
 from mae_lib.records.provenance import available_cores, processor
 from mae_lib.records.sealed import read_sealed, write_sealed
 
@@ -81,16 +82,34 @@ def calibration(threads: int | None = None) -> tuple[Trial, ...]:
     """
     threads = threads or available_cores()
     path = cache_path(threads)
+    if (kept := _kept(path)) is not None:
+        return kept
+    with _alone(path.with_suffix(".lock")):
+        # Whoever measured before this process is not measured against again.
+        if (kept := _kept(path)) is not None:
+            return kept
+        trials = measure_apart(threads)
+        about = {"processor": processor(), "torch": torch.__version__, "threads": threads}
+        # A home that cannot be written costs the next process a few seconds, and nothing else.
+        with contextlib.suppress(MaeError):
+            write_sealed(path, about | {"trials": [asdict(trial) for trial in trials]})
+    return trials
+
+
+def _kept(path: Path) -> tuple[Trial, ...] | None:
     try:
         return tuple(Trial(**row) for row in read_sealed(path)["trials"])
     except (RecordError, KeyError, TypeError):
-        pass
-    trials = measure_apart(threads)
-    about = {"processor": processor(), "torch": torch.__version__, "threads": threads}
-    # A home that cannot be written costs the next process a few seconds, and nothing else.
-    with contextlib.suppress(MaeError):
-        write_sealed(path, about | {"trials": [asdict(trial) for trial in trials]})
-    return trials
+        return None
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Let one process measure at a time: two would slow each other down, and measure that."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(MaeError):
+            stack.enter_context(locked(lock))
+        yield
 
 
 def cache_path(threads: int) -> Path:

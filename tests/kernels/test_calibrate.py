@@ -6,6 +6,7 @@ import pytest
 
 from mae_lib.errors import MaeError
 from mae_lib.kernels import calibrate, choose
+from mae_lib.records.locks import is_held
 
 
 def waits(seconds: float):
@@ -92,3 +93,23 @@ def test_the_real_measurement_names_every_choice_with_its_band():
         assert 0 < trial.low <= trial.ratio <= trial.high
         assert trial.taken in (trial.default, trial.rival)
         assert trial.taken == trial.default or trial.ratio >= 1
+
+
+def test_two_who_ask_at_once_measure_once(cache, monkeypatch):
+    calls = []
+
+    def measured(threads: int):
+        calls.append(threads)
+        # Meanwhile another process asks: it waits, and then finds what was kept.
+        assert is_held(calibrate.cache_path(2).with_suffix(".lock"))
+        return (a_trial("torch"), *the_rest())
+
+    monkeypatch.setattr(calibrate, "measure_apart", measured)
+    assert calibrate.calibration(2) == calibrate.calibration.__wrapped__(2)
+    assert calls == [2]
+
+
+def test_a_home_that_cannot_be_written_is_measured_anew_and_nothing_else(monkeypatch):
+    monkeypatch.setenv("MAE_CACHE", "/proc/nowhere")
+    monkeypatch.setattr(calibrate, "measure_apart", lambda threads: (a_trial("torch"), *the_rest()))
+    assert calibrate.calibration.__wrapped__(2)[0].taken == "torch"
