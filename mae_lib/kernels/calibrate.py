@@ -71,7 +71,7 @@ class Trial:
 
 def choices(threads: int | None = None) -> dict[str, str]:
     """Return what is taken on this processor, measuring it when no cache holds it."""
-    return {t.choice: t.taken for t in calibration(threads) if not t.advice}
+    return DEFAULTS | {t.choice: t.taken for t in calibration(threads) if not t.advice}
 
 
 @functools.cache
@@ -114,7 +114,8 @@ def _alone(lock: Path) -> Iterator[None]:
 
 def cache_path(threads: int) -> Path:
     """Return where the trials of this processor, torch and thread count are kept."""
-    ways = "|".join(DEFAULTS) + f"|numba {native.version()}"
+    # numba takes some versions of numpy only.
+    ways = "|".join(DEFAULTS) + f"|numba {native.version()}|numpy {np.__version__}"
     key = f"{processor()}|{torch.__version__}|{threads}|{MARGIN}|{ROUNDS}|{ways}"
     name = f"calibration-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
     return cache_folder() / name
@@ -154,9 +155,7 @@ def measure(threads: int) -> list[Trial]:
         rival = next(way for way in ways if way != default)
         runs = [[_attention(s, dtype, ways[way]) for s in _ATTENTIONS] for way in (default, rival)]
         trials.append(_rival(name, default, rival, *runs))
-    if native.available():
-        from mae_lib.kernels.stack_native import stack_native
-
+    if (stack_native := _native_stack()) is not None:
         ways = [[_stack(s, way) for s in _STACKS] for way in (stack_reference, stack_native)]
         trials.append(_rival("blocks_bf16", "torch", "native", *ways))
     single = [_products(s, linear) for s in _PRODUCTS]
@@ -169,6 +168,17 @@ def measure(threads: int) -> list[Trial]:
                    [_with_threads(fewer, threads, run) for run in single], advice=True)
         )  # fmt: skip
     return trials
+
+
+def _native_stack() -> Callable | None:
+    """Return the compiled loops, where numba is here and takes the numpy that is here."""
+    if not native.available():
+        return None
+    try:
+        from mae_lib.kernels.stack_native import stack_native
+    except ImportError:
+        return None
+    return stack_native
 
 
 def interleaved(first: Callable[[], None], second: Callable[[], None]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A rival is taken when it clearly pays, once for a processor, and a damaged cache is made anew."""
 
+import sys
 import time
 
 import pytest
@@ -78,6 +79,14 @@ def test_a_cache_that_cannot_be_written_costs_nothing_else(cache, monkeypatch):
     monkeypatch.setenv("MAE_CACHE", str(cache / "file"))
     monkeypatch.setattr(calibrate, "measure_apart", lambda threads: (a_trial("torch"), *the_rest()))
     assert choose.best()["linear"] == "torch"
+
+
+def test_where_numba_cannot_be_imported_torch_runs_the_blocks(cache, monkeypatch):
+    """It is installed, but refuses the numpy beside it."""
+    monkeypatch.setitem(sys.modules, "mae_lib.kernels.stack_native", None)
+    assert calibrate._native_stack() is None
+    monkeypatch.setattr(calibrate, "measure_apart", lambda threads: (a_trial("torch"), *the_rest()))
+    assert choose.best()["blocks_bf16"] == "torch"
 
 
 def test_a_measuring_process_that_fails_is_one_line(monkeypatch):
