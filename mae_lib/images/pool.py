@@ -92,13 +92,25 @@ def _server(context, modules: Sequence[str]) -> Iterator[None]:
     if _METHOD != "forkserver":
         yield
         return
+    from multiprocessing import resource_tracker
     from multiprocessing.forkserver import _forkserver as server  # it has no public end
 
     ours = server._forkserver_pid is None
     context.set_forkserver_preload([__name__, *modules])
-    server.ensure_running()
+    # The server ignores Ctrl-C only once it has loaded them, and would tell of it until then. Its
+    # tracker is started first, since that unblocks the signal.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        server.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         yield
+    except KeyboardInterrupt:
+        # A worker that was just being started is on no list; it ends when this process does.
+        ours = False
+        raise
     finally:
         # It ends after its last child, and would be waited for till then.
         if ours and not multiprocessing.active_children():

@@ -1,6 +1,7 @@
 """A pool's workers share what they have loaded, and none outlives the process that started it."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -134,3 +135,15 @@ def test_pools_within_pools_end():
     with started(1) as one, started(2) as two:
         assert list(one.map(abs, [-1, -2])) == [1, 2]
         assert list(two.map(abs, [-3])) == [3]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a fork server runs on Linux alone")
+def test_ctrl_c_does_not_reach_a_server_that_is_still_loading():
+    """It ignores the signal only behind its imports; this process is interrupted as ever."""
+    from multiprocessing.forkserver import _forkserver as server
+
+    with started(1):
+        for pid, held in ((server._forkserver_pid, True), (os.getpid(), False)):
+            status = Path(f"/proc/{pid}/status").read_text()
+            blocked = int(next(x for x in status.splitlines() if x[:6] == "SigBlk").split()[1], 16)
+            assert bool(blocked >> (signal.SIGINT - 1) & 1) is held
