@@ -1,13 +1,10 @@
 """Loops over memory as numba compiles them. Imported only where numba is installed."""
 
 import functools
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import no_type_check  # a type checker's wrapper is not what numba compiles
 
 import llvmlite.binding
-import numba
 import numpy as np
 import torch
 from llvmlite import ir
@@ -16,7 +13,6 @@ from numba.extending import intrinsic
 
 from mae_lib.errors import KernelError
 from mae_lib.kernels.native import openmp, parts, symbols
-from mae_lib.records.cache import cache_folder
 
 for _name, _address in symbols().items():
     llvmlite.binding.add_symbol(_name, _address)
@@ -26,11 +22,6 @@ _threads = types.ExternalFunction("omp_get_num_threads", types.int32())
 # Sums may be reordered and products fused into them; NaN and infinities keep their meaning.
 _FAST = frozenset({"reassoc", "contract", "nsz"})
 _WORDS = 32
-
-# numba sees that a loop's own file changed, not that what it calls did, so that names the folder.
-_made_of = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("native*.py")))
-_version = hashlib.sha256(_made_of).hexdigest()[:12]
-numba.config.CACHE_DIR = str(cache_folder() / f"native-{_version}")
 
 inlined = njit(nogil=True, fastmath=set(_FAST), error_model="numpy")
 
@@ -45,7 +36,9 @@ def _pointer(_, address):
 
 
 class Loop:
-    """A loop over memory: compiled when it is first called, and kept on the disk.
+    """A loop over memory, compiled when a process first calls it: about a second.
+
+    numba could keep it on the disk, but as a pickle, and nothing is unpickled here.
 
     The body is `body(data)`, which begins with `words, reals, part, parts = arguments(data)`. Parts
     run at the same time and never write to the same place.
@@ -76,9 +69,8 @@ class Loop:
     @functools.cached_property
     def address(self) -> int:
         """Where the compiled loop begins."""
-        self._compiled = cfunc(
-            types.void(types.voidptr), fastmath=set(_FAST), error_model="numpy", cache=True
-        )(self.body)
+        signature = types.void(types.voidptr)
+        self._compiled = cfunc(signature, fastmath=set(_FAST), error_model="numpy")(self.body)
         return self._compiled.address
 
 
