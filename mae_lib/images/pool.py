@@ -96,7 +96,7 @@ def _server(context, modules: Sequence[str]) -> Iterator[None]:
     from multiprocessing.forkserver import _forkserver as server  # it has no public end
 
     ours = server._forkserver_pid is None
-    context.set_forkserver_preload([__name__, *modules])
+    context.set_forkserver_preload(["mae_lib.images.pool_server", __name__, *modules])
     # The server ignores Ctrl-C only once it has loaded them, and would tell of it until then. Its
     # tracker is started first, since that unblocks the signal.
     resource_tracker.ensure_running()

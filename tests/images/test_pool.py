@@ -1,5 +1,6 @@
 """A pool's workers share what they have loaded, and none outlives the process that started it."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -147,3 +148,14 @@ def test_ctrl_c_does_not_reach_a_server_that_is_still_loading():
             status = Path(f"/proc/{pid}/status").read_text()
             blocked = int(next(x for x in status.splitlines() if x[:6] == "SigBlk").split()[1], 16)
             assert bool(blocked >> (signal.SIGINT - 1) & 1) is held
+
+
+def test_a_worker_whose_starter_is_gone_says_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    sys.modules.pop("mae_lib.images.pool_server", None)
+    importlib.import_module("mae_lib.images.pool_server")
+    for error in (FileNotFoundError(), EOFError()):
+        sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err == ""
+    sys.excepthook(ValueError, ValueError("a fault of ours"), None)
+    assert "a fault of ours" in capsys.readouterr().err
