@@ -4,8 +4,9 @@ torch computes in integers: float64 weights (Keys's cubic, a = -1/2, as Pillow's
 int32 sums, first along rows, then along columns, uint8 between. So does this, on 16 sums at a time,
 out of an image of any row stride, which torch would first have to copy.
 
-Along a row, step after step takes a window of 64 bytes and gives each sum two of its taps. Two rows
-that follow one another are kept as the halves of one word, which is what columns are summed by.
+Along a row, step after step takes a window of 64 bytes and gives each of 16 sums four of its taps,
+bytes times the lower and upper bytes of weights. Two rows that follow one another are kept as the
+halves of one word, which is what columns are summed by.
 Imported only where numba is installed; `fits` says what it can do on this processor.
 """
 
@@ -22,18 +23,24 @@ from numba.extending import intrinsic, models, register_model
 
 from mae_lib.kernels import native_code  # noqa: F401  it says where compiled code is kept
 
-SUMS, WINDOW, ROWS = 16, 64, 4
+SUMS, WINDOW = 16, 64
 # Three bytes of so many pixels fill a window, and four vectors of sums.
 LEAST = 22
-LEAST_PRECISION, MOST_PRECISION = 0, 22
+MOST_PRECISION = 22
+# The most that two signed bytes say: 256 times the upper one, and the lower one.
+MOST_WEIGHT = 256 * 127 + 127
 _I8, _I16, _I32, _I64 = map(ir.IntType, (8, 16, 32, 64))
 _BYTES, _HALVES, _WORDS = (ir.VectorType(t, n) for t, n in ((_I8, 64), (_I16, 32), (_I32, SUMS)))
 
 
 @functools.cache
 def supported() -> bool:
-    """Say whether this processor can pick 64 bytes in any order at once (AVX-512 VBMI)."""
-    return bool(llvmlite.binding.get_host_cpu_features().get("avx512vbmi"))
+    """Say whether this processor picks 64 bytes in any order, and adds products of bytes, at once.
+
+    Those of servers do since 2019 (Intel's Ice Lake) and 2022 (AMD's Zen 4).
+    """
+    features = llvmlite.binding.get_host_cpu_features()
+    return all(features.get(name) for name in ("avx512bw", "avx512vbmi", "avx512vnni"))
 
 
 def fits(image: np.ndarray, size: int) -> bool:
@@ -45,6 +52,7 @@ def fits(image: np.ndarray, size: int) -> bool:
         and image.strides[1:] == (3, 1)
         and min(length, size) >= LEAST
         and length != size
+        and plan_of(length, size) is not None
         and _proved(length, size)
     )
 
@@ -68,9 +76,9 @@ def resize(image: np.ndarray, size: int, out: np.ndarray) -> None:
 class Plan:
     """What resizing `length` to `size` needs besides the image: weights and where they apply.
 
-    `arrays` are, for rows: of each step which bytes and weights (128 bytes), its window, and the
-    first step of each 16 sums; for columns: the first pair of rows of each output row, and its
-    weights in pairs. `kept` is how many pairs of rows are held at once.
+    `arrays` are, for rows: of each step which bytes, and weights' lower and upper bytes (64 each),
+    its window, and the first step of each 16 sums; for columns: the first pair of rows of each
+    output row, and its weights in pairs. `kept`, a power of two, is how many pairs are held at once.
     """
 
     precision: int
@@ -113,15 +121,17 @@ def weights_of(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 @functools.lru_cache(maxsize=128)
-def plan_of(length: int, size: int) -> Plan:
-    """Return the plan for a length and a size."""
+def plan_of(length: int, size: int) -> Plan | None:
+    """Return the plan for a length and a size, None for the few whose weights are too great."""
     first, count, weights, precision = weights_of(length, size)
+    if weights.max() > MOST_WEIGHT:
+        return None
     chunks = -(-3 * size // SUMS)
     bounds = np.zeros(chunks + 1, np.int64)
     nothing = np.empty(0, np.uint8)
     _steps(first, count, weights, 3 * length, bounds, np.empty(0, np.int64), nothing)
     steps = int(bounds[-1])
-    windows, table = np.zeros(steps, np.int64), _aligned(steps * 2 * WINDOW)
+    windows, table = np.zeros(steps, np.int64), _aligned(steps * 3 * WINDOW)
     table[:] = 0
     _steps(first, count, weights, 3 * length, bounds, windows, table)
     pairs = int(((first + count - 1) // 2 - first // 2).max()) + 1
@@ -131,7 +141,7 @@ def plan_of(length: int, size: int) -> Plan:
     columns[rows, at[rows, taps]] = weights[rows, taps]
     arrays = (table, windows, bounds, first // 2, columns)
     # A group of rows more than the columns look at may have been made.
-    kept = pairs + ROWS
+    kept = 2 ** int(np.ceil(np.log2(pairs + 2)))
     return Plan(precision, pairs, kept, arrays, tuple(array.ctypes.data for array in arrays))
 
 
@@ -187,13 +197,6 @@ def _same(kind, value):
     return ir.Constant(kind, [value] * kind.count)
 
 
-def _add_products(builder, total, pixels, weights):
-    """Add the two products of each word's halves to its sum."""
-    pixels, weights = (builder.bitcast(v, _HALVES) for v in (pixels, weights))
-    products = _call(builder, "llvm.x86.avx512.pmaddw.d.512", _WORDS, pixels, weights)
-    return builder.add(total, products)
-
-
 @intrinsic
 @no_type_check
 def _spread_word(_, word):
@@ -240,20 +243,38 @@ def _read(_, address):
 
 @intrinsic
 @no_type_check
-def _add_taps(_, total, window, order, weights):
-    """Add two taps to each sum: the bytes that `order` picks out of a window, times weights."""
+def _pick(_, window, order):
+    """Return the bytes that `order` names of the 64 at an address."""
 
     def generate(context, builder, signature, values):
-        total, window, order, weights = values
-        pixels = builder.load(_at(builder, window, _BYTES), align=1)
-        order = builder.bitcast(order, _BYTES)
-        name = "llvm.x86.avx512.permvar.qi.512"
-        picked = _call(builder, name, _BYTES, pixels, order)
-        even = ir.Constant(ir.VectorType(ir.IntType(1), 64), [1, 0] * 32)
-        picked = builder.select(even, picked, _same(_BYTES, 0))
-        return _add_products(builder, total, picked, weights)
+        pixels = builder.load(_at(builder, values[0], _BYTES), align=1)
+        order = builder.bitcast(values[1], _BYTES)
+        picked = _call(builder, "llvm.x86.avx512.permvar.qi.512", _BYTES, pixels, order)
+        return builder.bitcast(picked, _WORDS)
 
-    return _words(_words, types.int64, _words, _words), generate
+    return _words(types.int64, _words), generate
+
+
+@intrinsic
+@no_type_check
+def _add_taps(_, total, pixels, weights):
+    """Add to each sum four products of an unsigned and a signed byte."""
+
+    def generate(context, builder, signature, values):
+        return _call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, *values)
+
+    return _words(_words, _words, _words), generate
+
+
+@intrinsic
+@no_type_check
+def _whole(_, lower, upper):
+    """Return lower + 256 upper."""
+
+    def generate(context, builder, signature, values):
+        return builder.add(values[0], builder.shl(values[1], _same(_WORDS, 8)))
+
+    return _words(_words, _words), generate
 
 
 @intrinsic
@@ -263,8 +284,10 @@ def _add_pair(_, total, address, weights):
 
     def generate(context, builder, signature, values):
         total, address, weights = values
-        pixels = builder.load(_at(builder, address, _WORDS), align=4)
-        return _add_products(builder, total, pixels, weights)
+        pixels = builder.load(_at(builder, address, _HALVES), align=4)
+        weights = builder.bitcast(weights, _HALVES)
+        name = "llvm.x86.avx512.pmaddw.d.512"
+        return builder.add(total, _call(builder, name, _WORDS, pixels, weights))
 
     return _words(_words, types.int64, _words), generate
 
@@ -317,8 +340,7 @@ def _store_bytes(_, address, a, b, c, d, precision):
 def _steps(first, count, weights, row_bytes, bounds, windows, table):
     """Lay out the steps along a row; with empty `windows` and `table` only count them."""
     done = np.empty(16, np.int64)
-    size, halves = len(first), table.view(np.int16)
-    step = 0
+    size, step = len(first), 0
     for chunk in range(len(bounds) - 1):
         column = min(16 * chunk, 3 * size - 16)
         done[:] = 0
@@ -334,12 +356,14 @@ def _steps(first, count, weights, row_bytes, bounds, windows, table):
             window = min(window, row_bytes - 64)
             for lane in range(16):
                 x, colour = (column + lane) // 3, (column + lane) % 3
-                for half in range(2):
+                for at in range(192 * step + 4 * lane, 192 * step + 4 * lane + 4):
                     place = 3 * (first[x] + done[lane]) + colour - window
                     if done[lane] < count[x] and place < 64:
                         if len(windows) > 0:
-                            table[128 * step + 4 * lane + 2 * half] = place
-                            halves[64 * step + 32 + 2 * lane + half] = weights[x, done[lane]]
+                            weight = np.int64(weights[x, done[lane]])
+                            table[at] = place
+                            table[at + 64] = weight & 255
+                            table[at + 128] = ((weight + 128) >> 8) & 255
                         done[lane] += 1
             if len(windows) > 0:
                 windows[step] = window
@@ -354,7 +378,7 @@ def _resize(image, stride, out, length, size, precision,
     """Make rows in pairs as they are wanted, kept in a ring of `room` pairs, and sum columns."""
     width = 3 * size
     shift, half = _spread_word(precision), _spread_word(1 << (precision - 1))
-    made = 0
+    zero, made = _spread_word(0), 0
     for y in range(size):
         pair = _read(first_pairs + 8 * y)
         # Pairs past the last row have no weight, but are read.
@@ -364,30 +388,35 @@ def _resize(image, stride, out, length, size, precision,
             r1 = image + stride * min(row + 1, length - 1)
             r2 = image + stride * min(row + 2, length - 1)
             r3 = image + stride * min(row + 3, length - 1)
-            into = kept + 4 * width * (made % room)
-            into_next = kept + 4 * width * ((made + 1) % room)
+            into = kept + 4 * width * (made & (room - 1))
+            into_next = kept + 4 * width * ((made + 1) & (room - 1))
             step = 0
             for chunk in range(-(-width // 16)):
                 a, b, c, d = half, half, half, half
+                a2, b2, c2, d2 = zero, zero, zero, zero
                 end = _read(bounds + 8 * (chunk + 1))
                 while step < end:
-                    order, weights = _load(table + 128 * step), _load(table + 128 * step + 64)
-                    window = _read(windows + 8 * step)
-                    a = _add_taps(a, r0 + window, order, weights)
-                    b = _add_taps(b, r1 + window, order, weights)
-                    c = _add_taps(c, r2 + window, order, weights)
-                    d = _add_taps(d, r3 + window, order, weights)
+                    at, window = table + 192 * step, _read(windows + 8 * step)
+                    order, lower, upper = _load(at), _load(at + 64), _load(at + 128)
+                    pixels = _pick(r0 + window, order)
+                    a, a2 = _add_taps(a, pixels, lower), _add_taps(a2, pixels, upper)
+                    pixels = _pick(r1 + window, order)
+                    b, b2 = _add_taps(b, pixels, lower), _add_taps(b2, pixels, upper)
+                    pixels = _pick(r2 + window, order)
+                    c, c2 = _add_taps(c, pixels, lower), _add_taps(c2, pixels, upper)
+                    pixels = _pick(r3 + window, order)
+                    d, d2 = _add_taps(d, pixels, lower), _add_taps(d2, pixels, upper)
                     step += 1
                 column = 4 * min(16 * chunk, width - 16)
-                _store_pair(into + column, a, b, shift)
-                _store_pair(into_next + column, c, d, shift)
+                _store_pair(into + column, _whole(a, a2), _whole(b, b2), shift)
+                _store_pair(into_next + column, _whole(c, c2), _whole(d, d2), shift)
             made += 2
         for chunk in range(-(-width // 64)):
             column = min(64 * chunk, width - 64)
             a, b, c, d = half, half, half, half
             for i in range(pairs):
                 weights = _spread_at(columns + 4 * (pairs * y + i))
-                at = kept + 4 * (width * ((pair + i) % room) + column)
+                at = kept + 4 * (width * ((pair + i) & (room - 1)) + column)
                 a = _add_pair(a, at, weights)
                 b = _add_pair(b, at + 64, weights)
                 c = _add_pair(c, at + 128, weights)
