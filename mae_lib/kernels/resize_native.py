@@ -7,16 +7,24 @@ out of an image of any row stride, which torch would first have to copy.
 Along a row, step after step takes a window of 64 bytes and gives each of 16 sums four of its taps,
 bytes times the lower and upper bytes of weights. Two rows that follow one another are kept as the
 halves of one word, which is what columns are summed by.
-Imported only where numba is installed; `fits` says what it can do on this processor.
+`fits` says what it can do on this processor. Importing it where loops cannot be compiled is an
+ImportError, which a fork server takes as a module less to load.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import no_type_check  # a type checker's wrapper is not what numba compiles
 
-import llvmlite.binding
 import numpy as np
 import torch
+
+from mae_lib.kernels import native
+
+if not native.available():
+    raise ImportError("loops cannot be compiled here")
+
+import llvmlite.binding
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, models, register_model
@@ -162,6 +170,20 @@ def _aligned(size: int) -> np.ndarray:
     memory = np.empty(size + WINDOW, np.uint8)
     start = -memory.ctypes.data % WINDOW
     return memory[start : start + size]
+
+
+def _compiled(signature) -> Callable:
+    """Compile a function now, where this processor has its instructions."""
+
+    def compiled(body: Callable) -> Callable:
+        if not supported():
+            return body
+        try:
+            return njit(signature, nogil=True, cache=True)(body)
+        except RuntimeError:  # there is no folder to keep it in
+            return njit(signature, nogil=True)(body)
+
+    return compiled
 
 
 class _Words(types.Type):
@@ -321,7 +343,8 @@ def _store_bytes(_, address, a, b, c, d, precision):
         address, *sums, precision = values
         a, b, c, d = (builder.ashr(total, precision) for total in sums)
         ab, cd = (
-            _call(builder, "llvm.x86.avx512.packssdw.512", _HALVES, *two) for two in ((a, b), (c, d))
+            _call(builder, "llvm.x86.avx512.packssdw.512", _HALVES, *two)
+            for two in ((a, b), (c, d))
         )
         packed = _call(builder, "llvm.x86.avx512.packuswb.512", _BYTES, ab, cd)
         # Both packed within lanes of 128 bits: word 4 i + j is now where j of 4 were in vector i.
@@ -334,8 +357,7 @@ def _store_bytes(_, address, a, b, c, d, precision):
     return types.void(types.int64, *(_words,) * 5), generate
 
 
-@njit("void(int64[::1], int64[::1], int16[:, ::1], int64, int64[::1], int64[::1], uint8[::1])",
-      nogil=True, cache=True)  # fmt: skip
+@_compiled("void(int64[::1], int64[::1], int16[:, ::1], int64, int64[::1], int64[::1], uint8[::1])")
 @no_type_check
 def _steps(first, count, weights, row_bytes, bounds, windows, table):
     """Lay out the steps along a row; with empty `windows` and `table` only count them."""
@@ -371,7 +393,7 @@ def _steps(first, count, weights, row_bytes, bounds, windows, table):
         bounds[chunk + 1] = step
 
 
-@njit(types.void(*(types.int64,) * 14), nogil=True, cache=True)
+@_compiled(types.void(*(types.int64,) * 14))
 @no_type_check
 def _resize(image, stride, out, length, size, precision,
             table, windows, bounds, first_pairs, columns, pairs, kept, room):  # fmt: skip
