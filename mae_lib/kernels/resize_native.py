@@ -25,20 +25,29 @@ if not native.available():
     raise ImportError("loops cannot be compiled here")
 
 import llvmlite.binding
-from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic, models, register_model
 
 from mae_lib.kernels import native_code  # noqa: F401  it says where compiled code is kept
+from mae_lib.kernels.native_bytes import (
+    SUMS,
+    add_pair,
+    add_taps,
+    load,
+    pick,
+    read,
+    spread_at,
+    spread_word,
+    store_bytes,
+    store_pair,
+    whole,
+)
 
-SUMS, WINDOW = 16, 64
+WINDOW = 64
 # Three bytes of so many pixels fill a window, and four vectors of sums.
 LEAST = 22
 MOST_PRECISION = 22
 # The most that two signed bytes say: 256 times the upper one, and the lower one.
 MOST_WEIGHT = 256 * 127 + 127
-_I8, _I16, _I32, _I64 = map(ir.IntType, (8, 16, 32, 64))
-_BYTES, _HALVES, _WORDS = (ir.VectorType(t, n) for t, n in ((_I8, 64), (_I16, 32), (_I32, SUMS)))
 
 
 @functools.cache
@@ -196,177 +205,6 @@ def _compiled(signature) -> Callable:
     return compiled
 
 
-class _Words(types.Type):
-    def __init__(self):
-        super().__init__(name="words")
-
-
-_words = _Words()
-
-
-@register_model(_Words)
-class _WordsModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
-        super().__init__(manager, kind, _WORDS)
-
-
-def _at(builder, address, kind):
-    return builder.inttoptr(address, kind.as_pointer())
-
-
-def _call(builder, name, result, *values):
-    kind = ir.FunctionType(result, [value.type for value in values])
-    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-    return builder.call(function, values)
-
-
-def _spread(builder, word):
-    one = builder.insert_element(ir.Constant(_WORDS, ir.Undefined), word, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(one, one, ir.Constant(_WORDS, [0] * SUMS))
-
-
-def _same(kind, value):
-    return ir.Constant(kind, [value] * kind.count)
-
-
-@intrinsic
-@no_type_check
-def _spread_word(_, word):
-    """Return an integer in every word."""
-
-    def generate(context, builder, signature, values):
-        return _spread(builder, builder.trunc(values[0], _I32))
-
-    return _words(types.int64), generate
-
-
-@intrinsic
-@no_type_check
-def _load(_, address):
-    """Return 16 words at an address."""
-
-    def generate(context, builder, signature, values):
-        return builder.load(_at(builder, values[0], _WORDS), align=4)
-
-    return _words(types.int64), generate
-
-
-@intrinsic
-@no_type_check
-def _spread_at(_, address):
-    """Return the word at an address in every word."""
-
-    def generate(context, builder, signature, values):
-        return _spread(builder, builder.load(_at(builder, values[0], _I32), align=4))
-
-    return _words(types.int64), generate
-
-
-@intrinsic
-@no_type_check
-def _read(_, address):
-    """Return the int64 at an address."""
-
-    def generate(context, builder, signature, values):
-        return builder.load(_at(builder, values[0], _I64), align=8)
-
-    return types.int64(types.int64), generate
-
-
-@intrinsic
-@no_type_check
-def _pick(_, window, order):
-    """Return the bytes that `order` names of the 64 at an address."""
-
-    def generate(context, builder, signature, values):
-        pixels = builder.load(_at(builder, values[0], _BYTES), align=1)
-        order = builder.bitcast(values[1], _BYTES)
-        picked = _call(builder, "llvm.x86.avx512.permvar.qi.512", _BYTES, pixels, order)
-        return builder.bitcast(picked, _WORDS)
-
-    return _words(types.int64, _words), generate
-
-
-@intrinsic
-@no_type_check
-def _add_taps(_, total, pixels, weights):
-    """Add to each sum four products of an unsigned and a signed byte."""
-
-    def generate(context, builder, signature, values):
-        return _call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, *values)
-
-    return _words(_words, _words, _words), generate
-
-
-@intrinsic
-@no_type_check
-def _whole(_, lower, upper):
-    """Return lower + 256 upper."""
-
-    def generate(context, builder, signature, values):
-        return builder.add(values[0], builder.shl(values[1], _same(_WORDS, 8)))
-
-    return _words(_words, _words), generate
-
-
-@intrinsic
-@no_type_check
-def _add_pair(_, total, address, weights):
-    """Add to each sum the pair of pixels at an address, times weights."""
-
-    def generate(context, builder, signature, values):
-        total, address, weights = values
-        pixels = builder.load(_at(builder, address, _HALVES), align=4)
-        weights = builder.bitcast(weights, _HALVES)
-        name = "llvm.x86.avx512.pmaddw.d.512"
-        return builder.add(total, _call(builder, name, _WORDS, pixels, weights))
-
-    return _words(_words, types.int64, _words), generate
-
-
-@intrinsic
-@no_type_check
-def _store_pair(_, address, one, two, precision):
-    """Write the pixels of two rows as the halves of words."""
-
-    def generate(context, builder, signature, values):
-        address, one, two, precision = values
-        one, two = builder.ashr(one, precision), builder.ashr(two, precision)
-        lower = builder.and_(one, _same(_WORDS, 0xFFFF))
-        upper = builder.shl(two, _same(_WORDS, 16))
-        halves = builder.bitcast(builder.or_(lower, upper), _HALVES)
-        for sign, bound in (("<", 0), (">", 255)):
-            bound = _same(_HALVES, bound)
-            halves = builder.select(builder.icmp_signed(sign, halves, bound), bound, halves)
-        builder.store(builder.bitcast(halves, _WORDS), _at(builder, address, _WORDS), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, _words, _words, _words), generate
-
-
-@intrinsic
-@no_type_check
-def _store_bytes(_, address, a, b, c, d, precision):
-    """Write the pixels of 64 sums that follow one another."""
-
-    def generate(context, builder, signature, values):
-        address, *sums, precision = values
-        a, b, c, d = (builder.ashr(total, precision) for total in sums)
-        ab, cd = (
-            _call(builder, "llvm.x86.avx512.packssdw.512", _HALVES, *two)
-            for two in ((a, b), (c, d))
-        )
-        packed = _call(builder, "llvm.x86.avx512.packuswb.512", _BYTES, ab, cd)
-        # Both packed within lanes of 128 bits: word 4 i + j is now where j of 4 were in vector i.
-        order = ir.Constant(_WORDS, [4 * (i % 4) + i // 4 for i in range(SUMS)])
-        packed = builder.bitcast(packed, _WORDS)
-        packed = builder.shuffle_vector(packed, packed, order)
-        builder.store(packed, _at(builder, address, _WORDS), align=1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, *(_words,) * 5), generate
-
-
 @_compiled("void(int64[::1], int64[::1], int16[:, ::1], int64, int64[::1], int64[::1], uint8[::1])")
 @no_type_check
 def _steps(first, count, weights, row_bytes, bounds, windows, table):
@@ -409,10 +247,10 @@ def _resize(image, stride, out, length, size, precision,
             table, windows, bounds, first_pairs, columns, pairs, kept, room):  # fmt: skip
     """Make rows in pairs as they are wanted, kept in a ring of `room` pairs, and sum columns."""
     width = 3 * size
-    shift, half = _spread_word(precision), _spread_word(1 << (precision - 1))
-    zero, made = _spread_word(0), 0
+    shift, half = spread_word(precision), spread_word(1 << (precision - 1))
+    zero, made = spread_word(0), 0
     for y in range(size):
-        pair = _read(first_pairs + 8 * y)
+        pair = read(first_pairs + 8 * y)
         # Pairs past the last row have no weight, but are read.
         while made < pair + pairs:
             row = 2 * made
@@ -426,31 +264,31 @@ def _resize(image, stride, out, length, size, precision,
             for chunk in range(-(-width // 16)):
                 a, b, c, d = half, half, half, half
                 a2, b2, c2, d2 = zero, zero, zero, zero
-                end = _read(bounds + 8 * (chunk + 1))
+                end = read(bounds + 8 * (chunk + 1))
                 while step < end:
-                    at, window = table + 192 * step, _read(windows + 8 * step)
-                    order, lower, upper = _load(at), _load(at + 64), _load(at + 128)
-                    pixels = _pick(r0 + window, order)
-                    a, a2 = _add_taps(a, pixels, lower), _add_taps(a2, pixels, upper)
-                    pixels = _pick(r1 + window, order)
-                    b, b2 = _add_taps(b, pixels, lower), _add_taps(b2, pixels, upper)
-                    pixels = _pick(r2 + window, order)
-                    c, c2 = _add_taps(c, pixels, lower), _add_taps(c2, pixels, upper)
-                    pixels = _pick(r3 + window, order)
-                    d, d2 = _add_taps(d, pixels, lower), _add_taps(d2, pixels, upper)
+                    at, window = table + 192 * step, read(windows + 8 * step)
+                    order, lower, upper = load(at), load(at + 64), load(at + 128)
+                    pixels = pick(r0 + window, order)
+                    a, a2 = add_taps(a, pixels, lower), add_taps(a2, pixels, upper)
+                    pixels = pick(r1 + window, order)
+                    b, b2 = add_taps(b, pixels, lower), add_taps(b2, pixels, upper)
+                    pixels = pick(r2 + window, order)
+                    c, c2 = add_taps(c, pixels, lower), add_taps(c2, pixels, upper)
+                    pixels = pick(r3 + window, order)
+                    d, d2 = add_taps(d, pixels, lower), add_taps(d2, pixels, upper)
                     step += 1
                 column = 4 * min(16 * chunk, width - 16)
-                _store_pair(into + column, _whole(a, a2), _whole(b, b2), shift)
-                _store_pair(into_next + column, _whole(c, c2), _whole(d, d2), shift)
+                store_pair(into + column, whole(a, a2), whole(b, b2), shift)
+                store_pair(into_next + column, whole(c, c2), whole(d, d2), shift)
             made += 2
         for chunk in range(-(-width // 64)):
             column = min(64 * chunk, width - 64)
             a, b, c, d = half, half, half, half
             for i in range(pairs):
-                weights = _spread_at(columns + 4 * (pairs * y + i))
+                weights = spread_at(columns + 4 * (pairs * y + i))
                 at = kept + 4 * (width * ((pair + i) & (room - 1)) + column)
-                a = _add_pair(a, at, weights)
-                b = _add_pair(b, at + 64, weights)
-                c = _add_pair(c, at + 128, weights)
-                d = _add_pair(d, at + 192, weights)
-            _store_bytes(out + width * y + column, a, b, c, d, shift)
+                a = add_pair(a, at, weights)
+                b = add_pair(b, at + 64, weights)
+                c = add_pair(c, at + 128, weights)
+                d = add_pair(d, at + 192, weights)
+            store_bytes(out + width * y + column, a, b, c, d, shift)
