@@ -95,7 +95,8 @@ class Plan:
 
     `arrays` are, for rows: of each step which bytes, and weights' lower and upper bytes (64 each),
     its window, and the first step of each 16 sums; for columns: the first pair of rows of each
-    output row, and its weights in pairs. `kept`, a power of two, is how many pairs are held at once.
+    output row and how many, and its weights in pairs. `kept`, a power of two, is how many pairs are
+    held at once.
     """
 
     precision: int
@@ -151,12 +152,13 @@ def plan_of(length: int, size: int) -> Plan | None:
     windows, table = np.zeros(steps, np.int64), _aligned(steps * 3 * WINDOW)
     table[:] = 0
     _steps(first, count, weights, 3 * length, bounds, windows, table)
-    pairs = int(((first + count - 1) // 2 - first // 2).max()) + 1
+    looked_at = (first + count - 1) // 2 - first // 2 + 1
+    pairs = int(looked_at.max())
     columns = np.zeros((size, 2 * pairs), np.int16)
     at = np.arange(weights.shape[1]) + (first % 2)[:, None]
     rows, taps = np.nonzero(np.arange(weights.shape[1]) < count[:, None])
     columns[rows, at[rows, taps]] = weights[rows, taps]
-    arrays = (table, windows, bounds, first // 2, columns)
+    arrays = (table, windows, bounds, np.stack([first // 2, looked_at], axis=1), columns)
     # A group of rows more than the columns look at may have been made.
     kept = 2 ** int(np.ceil(np.log2(pairs + 2)))
     return Plan(precision, pairs, kept, arrays, tuple(array.ctypes.data for array in arrays))
@@ -244,15 +246,15 @@ def _steps(first, count, weights, row_bytes, bounds, windows, table):
 @_compiled(types.void(*(types.int64,) * 14))
 @no_type_check
 def _resize(image, stride, out, length, size, precision,
-            table, windows, bounds, first_pairs, columns, pairs, kept, room):  # fmt: skip
+            table, windows, bounds, looked_at, columns, pairs, kept, room):  # fmt: skip
     """Make rows in pairs as they are wanted, kept in a ring of `room` pairs, and sum columns."""
     width = 3 * size
     shift, half = spread_word(precision), spread_word(1 << (precision - 1))
     zero, made = spread_word(0), 0
     for y in range(size):
-        pair = read(first_pairs + 8 * y)
-        # Pairs past the last row have no weight, but are read.
-        while made < pair + pairs:
+        pair, count = read(looked_at + 16 * y), read(looked_at + 16 * y + 8)
+        # Rows past the last one have no weight; it stands in for them.
+        while made < pair + count:
             row = 2 * made
             r0 = image + stride * min(row, length - 1)
             r1 = image + stride * min(row + 1, length - 1)
@@ -284,7 +286,7 @@ def _resize(image, stride, out, length, size, precision,
         for chunk in range(-(-width // 64)):
             column = min(64 * chunk, width - 64)
             a, b, c, d = half, half, half, half
-            for i in range(pairs):
+            for i in range(count):
                 weights = spread_at(columns + 4 * (pairs * y + i))
                 at = kept + 4 * (width * ((pair + i) & (room - 1)) + column)
                 a = add_pair(a, at, weights)
