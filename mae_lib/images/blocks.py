@@ -76,6 +76,9 @@ class Making:
             needed.append("mae_lib.images.decode")
         if self.perceptual:
             needed += ["mae_lib.images.perceptual", "imagehash"]
+        if "torch" in needed:
+            # Where it cannot be had, an ImportError that passes in silence.
+            needed.append("mae_lib.kernels.resize_native")
         return tuple(needed)
 
 

@@ -8,6 +8,7 @@ from photograph_folders import encoded, odd_images, picture, two_sources, write_
 from PIL import Image
 
 from mae_lib.errors import StudyError
+from mae_lib.images import fast_decode
 from mae_lib.images.decode import decode_square
 from mae_lib.images.fast_decode import decode_square_fast, resize_fast
 from mae_lib.images.reader import require_decoder
@@ -97,6 +98,26 @@ def test_a_store_says_which_road_made_it(tmp_path):
     plain, fast = (roads[name].images.astype(int) for name in ("pillow", "fast"))
     assert np.abs(plain - fast).mean() < 0.1
     assert list(roads["fast"].index["name"]) == list(roads["pillow"].index["name"])
+
+
+@pytest.mark.parametrize("size", [(500, 375), (178, 218), (64, 64)])
+def test_compiled_loops_change_no_bit_of_the_road(size, monkeypatch):
+    content = encoded(textured(size[0], size))
+    sides = (24, 64, 224, 256)
+    here = [decode_square_fast(content, side, where="x")[0] for side in sides]
+    with monkeypatch.context() as patch:
+        patch.setattr(fast_decode, "_compiled", lambda: None)
+        torchs = [decode_square_fast(content, side, where="x")[0] for side in sides]
+    assert all(map(np.array_equal, here, torchs))
+
+
+def test_a_store_is_the_same_with_and_without_compiled_loops(tmp_path, monkeypatch):
+    write_two(tmp_path, train=12, test=4)
+    data = two_sources(16, size=24, twins="keep", decoder="fast")
+    here = build_store(data, tmp_path / "here", data_root=tmp_path)
+    monkeypatch.setattr(fast_decode, "_compiled", lambda: None)
+    torchs = build_store(data, tmp_path / "torchs", data_root=tmp_path)
+    assert here.manifest == torchs.manifest
 
 
 def test_without_the_wheel_the_fast_road_is_one_line(monkeypatch):
