@@ -27,7 +27,6 @@ if not native.available():
 import llvmlite.binding
 from numba import njit, types
 
-from mae_lib.kernels import native_code  # noqa: F401  it says where compiled code is kept
 from mae_lib.kernels.native_bytes import (
     SUMS,
     add_pair,
@@ -199,10 +198,7 @@ def _compiled(signature) -> Callable:
     def compiled(body: Callable) -> Callable:
         if not supported():
             return body
-        try:
-            return njit(signature, nogil=True, cache=True)(body)
-        except RuntimeError:  # there is no folder to keep it in
-            return njit(signature, nogil=True)(body)
+        return njit(signature, nogil=True)(body)
 
     return compiled
 
