@@ -27,7 +27,7 @@ def stack_native(
 ) -> Float[Tensor, "out D"]:
     """Return stack_reference of bfloat16 tokens and fp32 weights.
 
-    Error: at most twice torch's own in bfloat16 against float64 (tests/kernels/test_stack.py).
+    Error: at most twice torch's own in bfloat16 against float64 (tests/kernels/test_native_stack.py).
     """
     keep = torch.is_grad_enabled()
     return _Stack.apply(plan, keep, x.contiguous(), *parameters)
